@@ -13,6 +13,7 @@ from forebay.engines.vllm_impl.sizing import KvShape, choose_dtype, choose_threa
 from forebay.settings import Settings
 
 GIB = 1 << 30
+LIBGOMP_SPIN_COUNT = 300_000
 LOCAL = ModelSource("/models/some", "some", None, local=True)
 HUB = ModelSource("owner/some", "owner/some", "abc", local=False)
 
@@ -95,11 +96,19 @@ def test_a_local_model_never_asks_the_network() -> None:
     assert (local["VLLM_NO_USAGE_STATS"], local["DO_NOT_TRACK"]) == ("1", "1")
 
 
-def test_threads_wait_asleep() -> None:
-    """On a CPU the model's threads get their number and do not spin; on a GPU nothing is said of them."""
+def test_threads_spin_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU the model's threads get their number and spin a little before they sleep; on a GPU nothing is said of them."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     on_cpu = vllm_environment(settings(cpu_threads=2), LOCAL, "cpu")
-    assert (on_cpu["OMP_NUM_THREADS"], on_cpu["OMP_WAIT_POLICY"]) == ("2", "PASSIVE")
+    assert on_cpu["OMP_NUM_THREADS"] == "2"
+    assert 0 < int(on_cpu["GOMP_SPINCOUNT"]) < LIBGOMP_SPIN_COUNT
     assert "OMP_NUM_THREADS" not in vllm_environment(settings(), LOCAL, "cuda")
+
+
+def test_the_operators_wait_policy_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libgomp heeds a spin count before a policy, so none is set beside the operator's own policy."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert "GOMP_SPINCOUNT" not in vllm_environment(settings(), LOCAL, "cpu")
 
 
 def test_the_environment_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:

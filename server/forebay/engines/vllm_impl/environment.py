@@ -10,6 +10,11 @@ from forebay.engines.model_source import ModelSource
 from forebay.engines.vllm_impl.sizing import choose_threads, eager
 from forebay.settings import Settings
 
+SPIN_COUNT = 10_000
+"""Turns, about 0.1 ms, that a thread of libgomp spins for the others before it sleeps. Of a model's kernels each takes less,
+and waking costs as much: who sleeps at once computes a third slower. But libgomp's own 300,000 takes the core from the
+thread that is waited for as soon as anything else runs, the server for one, and the model becomes ten times slower."""
+
 
 def vllm_environment(settings: Settings, source: ModelSource, device: str) -> dict[str, str]:
     """What vLLM, and the engine process it starts, are to find.
@@ -29,9 +34,9 @@ def vllm_environment(settings: Settings, source: ModelSource, device: str) -> di
     if source.local:
         wanted |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if device == "cpu":
-        # A thread that waits for the others must sleep: spinning, it takes the core from the one it waits for as soon as
-        # anything else runs, the server for one, and the model becomes ten times slower.
-        wanted |= {"OMP_NUM_THREADS": str(choose_threads(settings)), "OMP_WAIT_POLICY": "PASSIVE"}
+        wanted["OMP_NUM_THREADS"] = str(choose_threads(settings))
+        if "OMP_WAIT_POLICY" not in os.environ:  # the spin count would win over the operator's policy
+            wanted["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
         if eager(settings, device):
             # vLLM compiles two helpers of logprobs even when eager: seconds of g++ on first use, or a failure without it.
             wanted["TORCHDYNAMO_DISABLE"] = "1"
