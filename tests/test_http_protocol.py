@@ -13,10 +13,13 @@ import pytest
 import uvicorn
 
 from forebay.http_protocol import protocol_factory
+from forebay.observe.record import RequestRecord
 
 MAX_HEADER_BYTES = 4096
 HEAD_TIMEOUT_S = 0.5
+KEEP_ALIVE_S = 1
 SILENCE_S = 5.0
+ONE = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
 
 Ask = Callable[[bytes], Awaitable[bytes]]
 
@@ -24,9 +27,11 @@ Ask = Callable[[bytes], Awaitable[bytes]]
 async def echo(
     scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """Answers with the body it got and the request's header names."""
+    """Answers with the body it got and the request's header names; on /early before the body, on /slow late."""
     body = b""
-    while True:
+    if scope["path"] == "/slow":
+        await asyncio.sleep(HEAD_TIMEOUT_S / 2)
+    while scope["path"] != "/early":
         message = await receive()
         body += message.get("body", b"")
         if not message.get("more_body"):
@@ -46,10 +51,19 @@ class Server(uvicorn.Server):
 
 
 @pytest.fixture
-async def address() -> AsyncIterator[tuple[str, int]]:
+def records() -> list[RequestRecord]:
+    """What the protocol told of its refusals."""
+    return []
+
+
+@pytest.fixture
+async def address(records: list[RequestRecord]) -> AsyncIterator[tuple[str, int]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        factory: Any = protocol_factory(MAX_HEADER_BYTES, HEAD_TIMEOUT_S)
-        server = Server(uvicorn.Config(echo, http=factory, ws="none", lifespan="off", log_config=None))
+        factory: Any = protocol_factory(MAX_HEADER_BYTES, records.append, HEAD_TIMEOUT_S)
+        config = uvicorn.Config(
+            echo, http=factory, ws="none", lifespan="off", log_config=None, timeout_keep_alive=KEEP_ALIVE_S
+        )
+        server = Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         yield listener.getsockname()
         server.should_exit = True
@@ -115,6 +129,58 @@ async def test_a_connection_that_says_nothing_is_closed(address: tuple[str, int]
     assert await exchange(address) == b""
 
 
+@pytest.mark.parametrize("rest", [b"\r\n", b"\r\n\r\n"])
+async def test_an_idle_connection_is_closed_whatever_comes_between_requests(
+    address: tuple[str, int], rest: bytes
+) -> None:
+    """Empty lines before a request (RFC 9112, 2.2) begin none: they do not keep a connection for ever."""
+    answer = await exchange(address, ONE, rest, pause_s=HEAD_TIMEOUT_S / 4)
+    assert answer.count(b"HTTP/1.1 200 OK") == 1
+    assert not answer.endswith(b"<open>")
+
+
+async def test_the_rest_of_a_body_that_was_answered_keeps_no_connection(address: tuple[str, int]) -> None:
+    """An answer may come before the body, as a 401 does: what is then sent of the body keeps no connection for ever."""
+    head = b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+    answer = await exchange(address, head, b"a", b"b", pause_s=HEAD_TIMEOUT_S / 4)
+    assert answer.count(b"HTTP/1.1 200 OK") == 1
+    assert not answer.endswith(b"<open>")
+
+
+async def test_a_later_head_that_is_not_completed_gets_its_answer(address: tuple[str, int]) -> None:
+    """A head that comes in one packet after another request, and never ends, is told so as the first one is."""
+    answer = await exchange(address, ONE, b"GET / HTTP/1.1\r\nHost:", pause_s=HEAD_TIMEOUT_S / 4)
+    assert answer.count(b"HTTP/1.1 200 OK") == 1
+    assert b"HTTP/1.1 408 " in answer
+
+
+async def test_a_request_that_has_begun_outlives_the_idle_time(address: tuple[str, int]) -> None:
+    """Also one whose head came around the answer to the request before, which begins the idle time."""
+    first = b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = b"POST /late HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\n"
+    body = [b"x"] * 4
+    answer = await exchange(address, first + head[:30], head[30:], *body, pause_s=0.8 * HEAD_TIMEOUT_S)
+    assert b"/late|xxxx|" in answer
+
+
+async def test_refusals_have_an_id_and_are_told(address: tuple[str, int], records: list[RequestRecord]) -> None:
+    """An operator finds what a client quotes, and how long the head took."""
+    answers = [
+        await exchange(address, b"EHLO example.org\r\n\r\n"),
+        await exchange(address, b"GET / HTTP/1.1\r\nx-filler: " + b"a" * 5 * MAX_HEADER_BYTES),
+        await exchange(address, b"GET / HTTP/1.1\r\n"),
+    ]
+    for answer, record in zip(answers, records, strict=True):
+        assert f"\r\nx-request-id: {record.request_id}\r\n".encode() in answer
+    assert [(record.status, record.outcome) for record in records] == [
+        (400, "refused"),
+        (431, "refused"),
+        (408, "refused"),
+    ]
+    assert [record.error_code for record in records] == ["invalid_value", "headers_too_large", "request_head_timeout"]
+    assert records[2].duration_s == pytest.approx(HEAD_TIMEOUT_S, abs=0.3)
+
+
 async def test_a_body_may_take_longer_than_a_head(address: tuple[str, int]) -> None:
     """The bound is on the head alone."""
     head = b"POST /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 6\r\n\r\n"
@@ -127,6 +193,15 @@ async def test_a_connection_serves_requests_one_after_the_other(address: tuple[s
     one = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n" + b"b" * 3000
     answer = await exchange(address, one * 12, one, last(one))
     assert answer.count(b"HTTP/1.1 200 OK") == 14
+
+
+@pytest.mark.parametrize("cut", [1, 30])
+async def test_bodies_do_not_count_among_a_later_head(address: tuple[str, int], cut: int) -> None:
+    """A packet that ends a large body and begins the next head is no large head."""
+    large = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + b"b" * 60_000
+    again = last(ONE)
+    answer = await exchange(address, large + again[:cut], again[cut:], pause_s=HEAD_TIMEOUT_S / 4)
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
 
 
 async def test_what_is_not_http_gets_our_error_body(address: tuple[str, int]) -> None:

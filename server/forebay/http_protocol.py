@@ -1,29 +1,37 @@
-"""uvicorn's HTTP/1.1 protocol, with bounds on a request's head and without the loss of bodies sent along an upgrade."""
+"""uvicorn's HTTP/1.1 protocol with bounds on a request's head; it loses no body sent along an offer to upgrade."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from forebay.errors import ApiError, HeadersTooLarge, InvalidRequest, error_body
+from forebay.observe.record import RequestRecord
 
 HEAD_TIMEOUT_S = 20.0
 LINGER_S = 1.0
-"""Closing on unread data resets the connection, and the client may lose the answer: data is dropped for so long instead."""
+"""Closing on unread data resets the connection, and the client may lose the answer: data is dropped so long instead."""
 UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
+UNKNOWN_METHOD = "unknown"
+
+Observe = Callable[[RequestRecord], None]
 
 
 class RequestHeadTimeout(ApiError):
     status, type, code = 408, "invalid_request_error", "request_head_timeout"
 
 
-def protocol_factory(max_header_bytes: int, head_timeout_s: float = HEAD_TIMEOUT_S) -> Callable[..., BoundedProtocol]:
-    """Makes protocols for uvicorn.
+def protocol_factory(
+    max_header_bytes: int, observe: Observe, head_timeout_s: float = HEAD_TIMEOUT_S
+) -> Callable[..., BoundedProtocol]:
+    """Makes protocols for uvicorn. `observe` is told of what is refused here, which no app sees.
 
     Heads come to the app when they are complete, so the middleware cannot bound what the parser collects before.
 
@@ -33,6 +41,7 @@ def protocol_factory(max_header_bytes: int, head_timeout_s: float = HEAD_TIMEOUT
     def build(*args: Any, **kwargs: Any) -> BoundedProtocol:
         protocol = BoundedProtocol(*args, **kwargs)
         protocol.max_head_bytes = 4 * max_header_bytes
+        protocol.observe = observe
         protocol.head_timeout_s = head_timeout_s
         return protocol
 
@@ -44,19 +53,27 @@ class BoundedProtocol(HttpToolsProtocol):
 
     Offers to upgrade are declined by going on in HTTP/1.1 (RFC 9110, 7.8). httptools skips the body of such a request;
     Java's HttpClient offers h2c with every first POST. The head is parsed again without the offer.
+
+    A connection always has a timer or a request that is being answered: the head's from its first byte, uvicorn's
+    keep-alive from an answer to the next head's first byte.
     """
 
     max_head_bytes = 0
     head_timeout_s = HEAD_TIMEOUT_S
+    observe: Observe
     _head_bytes = 0
+    """At least: of a packet in which something else ended only the rest is head, and counts as one byte."""
+    _head_began = 0.0
     _framing_bytes = 0
     """Received since the last of a body: after the head these are trailers and chunk extensions."""
     _in_head = True
+    _ended_head = False
     _refused = False
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self._head_began = time.perf_counter()
         self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -66,8 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._unset_keepalive_if_required()
-        was_in_head = self._in_head
+        self._ended_head = not self._in_head
         self._framing_bytes += len(data)
         try:
             self.parser.feed_data(data)
@@ -75,16 +91,18 @@ class BoundedProtocol(HttpToolsProtocol):
             self._decline_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._refuse(InvalidRequest("The request is not valid HTTP/1.1."))
-        if was_in_head and self._in_head:
-            self._head_bytes += len(data)
+        if self._in_head:
+            self._head_bytes += 1 if self._ended_head else len(data)
             if self._head_bytes > self.max_head_bytes:
                 self._refuse(HeadersTooLarge("The request's head is too large."))
-        elif not self._in_head and self._framing_bytes > self.max_head_bytes:
+        elif self._framing_bytes > self.max_head_bytes:
             self.transport.close()  # no answer: the request may have had one
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._unset_keepalive_if_required()
         self._head_bytes = 0
+        self._head_began = time.perf_counter()
         self._in_head = True
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
@@ -92,6 +110,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():
             self._end_head()
+            # The answer to the request before, which armed it, may have ended within this head.
+            self._unset_keepalive_if_required()
             super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -110,6 +130,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _end_head(self) -> None:
         self._in_head = False
+        self._ended_head = True
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -117,7 +138,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _decline_upgrade(self, rest: bytes) -> None:
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self._refuse(InvalidRequest("This is no proxy."))
+            self._refuse(InvalidRequest("This is no proxy."), "CONNECT")
             return
         closing = any(name == b"connection" and b"close" in value.lower() for name, value in self.headers)
         head = [b"%s %s HTTP/1.1\r\n" % (method, self.url)]
@@ -133,8 +154,8 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _refuse(self, error: ApiError) -> None:
-        """An answer that no app sees, and the end of the connection."""
+    def _refuse(self, error: ApiError, method: str = UNKNOWN_METHOD) -> None:
+        """An answer that no app sees, and the end of the connection. The parser names a method before it knows one."""
         self._end_head()
         if self.transport.is_closing():
             return
@@ -142,9 +163,12 @@ class BoundedProtocol(HttpToolsProtocol):
             # An earlier request on this connection is being answered: anything written now would land inside it.
             self.transport.close()
             return
+        record = RequestRecord(uuid4().hex, method, status=error.status, outcome="refused", error_code=error.code)
         body = orjson.dumps(error_body(error))
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[error.status] + head + body)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %s\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[error.status] + head % (len(body), record.request_id.encode()) + body)
         self.transport.write_eof()
         self._refused = True
         self.loop.call_later(LINGER_S, self.transport.close)
+        record.started, record.ended = self._head_began, time.perf_counter()
+        self.observe(record)

@@ -18,7 +18,9 @@ from forebay.engines.host import EngineHost
 from forebay.engines.model_source import model_name
 from forebay.exposure import check_exposure
 from forebay.models import ModelNames
+from forebay.observe.logs import log_request
 from forebay.observe.metrics import Metrics
+from forebay.observe.record import RequestRecord
 from forebay.observe.stats import Stats
 from forebay.observe.system import SystemMonitor
 from forebay.pipeline import Pipeline
@@ -52,6 +54,12 @@ class Services:
         parts = (__version__, info.engine, info.model_id, info.revision, info.device, info.dtype)
         return "fp_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:10]
 
+    def observe(self, record: RequestRecord) -> None:
+        """Logs and measures one finished request."""
+        log_request(record)
+        self.metrics.observe(record)
+        self.stats.observe(record)
+
     async def close(self) -> None:
         await self.host.close(FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
 
@@ -81,7 +89,6 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     models = ModelNames.of(
         settings.served_model_names, "scripted" if choice.engine == "scripted" else model_name(settings)
     )
-    monitor = SystemMonitor()
     monitor = SystemMonitor()
     return Services(
         settings=settings,

@@ -96,7 +96,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=cast(type[asyncio.Protocol], protocol_factory(settings.max_header_bytes)),
+                http=cast(type[asyncio.Protocol], protocol_factory(settings.max_header_bytes, services.observe)),
                 ws="none",
                 lifespan="on",
                 log_config=None,

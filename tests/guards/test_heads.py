@@ -9,7 +9,7 @@ import pytest
 
 from support.door import BODIES, CHAT, Door, check_refused
 from support.server import ServerProcess
-from support.wire import connect, exchange, head, read_until
+from support.wire import connect, eventually, exchange, head, read_until
 
 LIMIT = 32 * 1024
 MIB = 1024 * 1024
@@ -67,6 +67,25 @@ def test_what_is_not_http_is_a_400_and_no_crash(server: ServerProcess, raw: byte
     answer = exchange(server.port, raw)
     assert answer.status in (400, 404)
     assert answer.json()["error"]["type"] in ("invalid_request_error", "not_found_error")
+
+
+def test_what_is_not_http_is_logged_and_counted(door: Door, server: ServerProcess) -> None:
+    """Refused before there is a request: with an id all the same, one line in the log and one in the metrics."""
+    count = 'forebay_requests_total{outcome="refused",route="unmatched",status="400"}'
+    before = _sample(door, count)
+    answer = exchange(server.port, b"EHLO example.org\r\n\r\n")
+    request_id = answer.headers["x-request-id"]
+    eventually(lambda: request_id in server.log)
+    line = next(json.loads(line) for line in server.log.splitlines() if request_id in line)
+    assert (line["event"], line["status"], line["outcome"]) == ("request", 400, "refused")
+    assert line["error_code"] == "invalid_value"
+    assert "example" not in json.dumps(line)
+    assert _sample(door, count) == before + 1
+
+
+def _sample(door: Door, name: str) -> float:
+    lines = door.get("/metrics").text.splitlines()
+    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(name)), 0.0)
 
 
 def test_a_broken_chunk_ends_the_connection(server: ServerProcess) -> None:
