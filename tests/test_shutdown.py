@@ -86,7 +86,10 @@ async def test_a_stop_signal_loses_no_stream(make_server: MakeServer, number: si
 
 
 async def test_a_draining_server_refuses_new_work_and_says_so(make_server: MakeServer) -> None:
-    """On open and on new connections: 503 `shutting_down`, Retry-After, Connection: close. Not ready, but alive."""
+    """On open and on new connections: 503 `shutting_down`, Retry-After, Connection: close. Not ready, but alive.
+
+    Those who watch see it drain, and what it waits for: the stream, not themselves.
+    """
     server = make_server(*SCRIPTED)
     new = body(num_words=1, delay_ms=0, stream=False)
     async with client(server) as http, client(server) as other, client(server) as fresh:
@@ -103,6 +106,12 @@ async def test_a_draining_server_refuses_new_work_and_says_so(make_server: MakeS
             assert refused.headers["connection"] == "close"
         assert (await fresh.get("/ready")).status_code == 503
         assert (await fresh.get("/live")).status_code == 200
+        metrics = await fresh.get("/metrics")
+        assert metrics.status_code == 200
+        assert "\nforebay_draining 1.0\n" in metrics.text
+        assert "\nforebay_requests_in_flight 1.0\n" in metrics.text
+        stats = (await fresh.get("/stats")).json()
+        assert (stats["draining"], stats["requests"]["in_flight"]) == (True, 1)
         health = await fresh.get("/health")
         assert (health.status_code, health.json()["status"]) == (200, "draining")
         await stream.task

@@ -1,8 +1,9 @@
-"""What surrounds every request, as pure ASGI: its record and log line, its id, and the refusals that need no route."""
+"""What surrounds every request, as pure ASGI: its record and log line, its id, refusals that need no route."""
 
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from uuid import uuid4
 
 import structlog
@@ -12,11 +13,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from forebay.api.fields import ignored_header
 from forebay.api.handlers import as_api_error, error_answer, note_error
 from forebay.errors import BodyTooLarge, HeadersTooLarge, ShuttingDown
-from forebay.observe.logs import log_request
-from forebay.observe.record import RequestRecord
+from forebay.observe.record import PROBES, SCRAPES, RequestRecord
 from forebay.services import Services
 
-PROBES = frozenset({"/live", "/ready", "/health"})
 MAX_ECHOED_ID = 128
 
 
@@ -49,15 +48,15 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            with self._services.drain.track():
+            with nullcontext() if _is_watching(scope) else self._services.drain.track():
                 await self._app(scope, receive, send_tagged)
         finally:
             record.ended = time.perf_counter()
             record.route = getattr(scope.get("route"), "path", record.route)
+            if record.status is None and record.outcome == "ok":
+                record.outcome = "failed"  # cancelled before there was an answer
             structlog.contextvars.unbind_contextvars("request_id")
-            log_request(record)
-            self._services.metrics.observe(record)
-            self._services.stats.observe(record)
+            self._services.observe(record)
 
 
 class ErrorMiddleware:
@@ -88,8 +87,14 @@ class ErrorMiddleware:
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > settings.max_body_bytes:
             raise BodyTooLarge(f"The body is larger than {settings.max_body_bytes} bytes.")
-        if self._services.drain.draining and scope["path"] not in PROBES:
+        if self._services.drain.draining and not _is_watching(scope):
             raise ShuttingDown("The server is shutting down.", retry_after_s=1)
+
+
+def _is_watching(scope: Scope) -> bool:
+    """Asked by machines that watch the service, to its end; nothing that the end is to wait for."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path in PROBES or path in SCRAPES
 
 
 def _echoable(request_id: str | None) -> str | None:

@@ -91,7 +91,7 @@ class Witness:
         return Load(
             running=_sum(text, "forebay_engine_running_sequences"),
             waiting=_sum(text, "forebay_engine_waiting_sequences"),
-            in_flight=_sum(text, "forebay_requests_in_flight") - 1,
+            in_flight=_sum(text, "forebay_requests_in_flight"),
         )
 
     def wait_idle(self) -> None:

@@ -40,7 +40,9 @@ def engine_families(host: EngineSource) -> Iterator[Metric]:
 
 
 def drain_families(drain: DrainSource) -> Iterator[Metric]:
-    yield GaugeMetricFamily("forebay_requests_in_flight", "Requests being answered.", value=drain.in_flight)
+    yield GaugeMetricFamily(
+        "forebay_requests_in_flight", "Requests being answered, but probes and scrapes.", value=drain.in_flight
+    )
     yield GaugeMetricFamily(
         "forebay_draining", "1: new work is refused, the process is about to end.", value=drain.draining
     )

@@ -1,0 +1,33 @@
+"""What surrounds a request, where no client can see it: how it is accounted for when the server gives it up."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from forebay.middleware import RequestMiddleware
+from forebay.services import build_services
+from forebay.settings import Settings
+
+
+async def test_a_request_that_is_cancelled_before_its_answer_failed() -> None:
+    """As happens to what outlasts a hurried end: nobody was answered, so nobody was answered well."""
+    services = build_services(Settings(engine="scripted"))
+    entered = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        entered.set()
+        await asyncio.sleep(60)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": []}
+    request = asyncio.create_task(RequestMiddleware(app, services)(scope, asyncio.sleep, asyncio.sleep))
+    await entered.wait()
+    assert services.drain.in_flight == 1
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    counted = 'forebay_requests_total{outcome="failed",route="unmatched",status="none"} 1.0'
+    assert counted in (await services.metrics.render()).decode()
+    assert services.drain.in_flight == 0
