@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from forebay.drain import Drain
+from forebay.engines.base import EngineHealth, EngineLoad
+from forebay.observe.metrics import Metrics
+from forebay.observe.system import SystemMonitor
 from support.server import SERVER_ROOT, ServerProcess
 
 CHAT = {"model": "scripted", "messages": [{"role": "user", "content": "x"}], "max_completion_tokens": 9}
@@ -124,6 +129,26 @@ def test_paths_that_clients_invent_make_no_series(server: ServerProcess) -> None
         text = http.get("/metrics").text
     assert "scan" not in text.lower()
     assert len(text.splitlines()) - before < 150
+
+
+async def test_the_engine_is_read_on_the_event_loop() -> None:
+    """Engines belong to it: read from a scrape's thread, what they count may change under the reader."""
+    threads: set[int] = set()
+
+    class Engine:
+        state, num_restarts, current, info = "ready", 0, None, None
+
+        def health(self) -> EngineHealth:
+            threads.add(threading.get_ident())
+            return EngineHealth(alive=True)
+
+        def load(self) -> EngineLoad:
+            threads.add(threading.get_ident())
+            return EngineLoad(3, 2, 0.5, 10, 20)
+
+    text = (await Metrics(Engine(), Drain(), SystemMonitor()).render()).decode()
+    assert "forebay_engine_running_sequences 3.0\n" in text
+    assert threads == {threading.get_ident()}
 
 
 def test_gpus_are_reported_where_nvml_is(make_server: Callable[..., ServerProcess], tmp_path: Path) -> None:

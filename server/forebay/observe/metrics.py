@@ -1,7 +1,7 @@
 """Prometheus metrics in a registry of our own.
 
-Recording happens on the event loop and touches plain integers only; families are built when a scrape asks, in a
-thread. Labels are bounded: route templates, known codes, never a tenant, a key or a name that a client sent.
+Recording happens on the event loop and touches plain integers only. When a scrape asks, the engine is read on the event
+loop, which it belongs to; all else is measured and written in a thread. Labels are bounded: route templates, known codes, never a tenant, a key or a name that a client sent.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -21,7 +22,7 @@ from forebay.observe.sources import DrainSource, EngineSource
 from forebay.observe.system import SystemMonitor
 
 
-class Metrics(Collector):
+class Metrics:
     """Counts finished requests; reads engine, drain, process and GPUs when scraped."""
 
     def __init__(self, host: EngineSource, drain: DrainSource, monitor: SystemMonitor) -> None:
@@ -37,11 +38,9 @@ class Metrics(Collector):
         self._queue = Histogram(LATENCY_BOUNDS_S)
         self._abort = Histogram(LATENCY_BOUNDS_S)
         self._lag = Histogram(LAG_BOUNDS_S)
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
 
     def observe(self, record: RequestRecord) -> None:
-        """Count one finished request. A status of "none" is a client that left before there was one."""
+        """Count one finished request. A status of "none" is one that was cancelled before it had an answer."""
         self._requests[record.route, str(record.status or "none"), record.outcome] += 1
         if record.error_code is not None:
             self._errors[record.error_code] += 1
@@ -71,18 +70,17 @@ class Metrics(Collector):
 
     async def render(self) -> bytes:
         """The text format: ours, then what the engine's own library registered, if it runs and has any."""
-        ours = await asyncio.to_thread(generate_latest, self._registry)
+        read = [*engine_families(self._host), *drain_families(self._drain)]
+        ours = await asyncio.to_thread(self._write, read)
         engine_metrics = getattr(self._host.current, "engine_metrics", None)
         if engine_metrics is None:
             return ours
         theirs: bytes = await asyncio.to_thread(engine_metrics)
         return ours + theirs
 
-    def collect(self) -> Iterable[Metric]:
-        yield from self._request_families()
-        yield from engine_families(self._host)
-        yield from drain_families(self._drain)
-        yield from system_families(self._monitor.sample())
+    def _write(self, read: Iterable[Metric]) -> bytes:
+        system = system_families(self._monitor.sample())
+        return generate_latest(_Scrape(chain(self._request_families(), read, system)))
 
     def _request_families(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("forebay_requests", "Finished requests.", labels=("route", "status", "outcome"))
@@ -117,3 +115,13 @@ class Metrics(Collector):
             family = HistogramMetricFamily(f"forebay_{name}_seconds", help_text)
             family.add_metric((), *histogram.read())
             yield family
+
+
+class _Scrape(Collector):
+    """The families of one answer, as prometheus_client takes them."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families

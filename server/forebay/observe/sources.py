@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class InfoSource(Protocol):
@@ -15,8 +14,6 @@ class InfoSource(Protocol):
     def model_id(self) -> str: ...
     @property
     def device(self) -> str: ...
-    @property
-    def details(self) -> Mapping[str, Any]: ...
 
 
 class HealthSource(Protocol):
