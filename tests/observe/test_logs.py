@@ -81,7 +81,12 @@ def test_the_request_line_holds_ids_tokens_and_times(configure: Configure) -> No
     """Durations in milliseconds, measured from the record."""
     read = configure()
     finished = record(
-        usage=Usage(7, 5, cached_tokens=2, reasoning_tokens=1), tenant="default", key_id="abc", queue_s=0.01
+        usage=Usage(7, 5, cached_tokens=2, reasoning_tokens=1),
+        tenant="default",
+        key_id="abc",
+        queue_s=0.01,
+        prefill_s=0.02,
+        decode_s=0.4,
     )
     finished.first_token, finished.last_token = 100.25, 100.65
     log_request(finished)
@@ -106,6 +111,8 @@ def test_the_request_line_holds_ids_tokens_and_times(configure: Configure) -> No
         "ttft_ms": 250.0,
         "tpot_ms": 100.0,
         "queue_ms": 10.0,
+        "prefill_ms": 20.0,
+        "decode_ms": 400.0,
         "duration_ms": 1500.0,
     }
 
@@ -146,6 +153,29 @@ def test_text_that_is_no_unicode_still_makes_a_line(configure: Configure) -> Non
     (line,) = read()
     assert line["text"] == "\ud800"
     assert line["number"] == 2**70
+
+
+def test_a_malformed_log_call_does_not_fail_its_caller(configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that formats wrongly, or raises what cannot be shown, goes on; a line says where, without arguments."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    read = configure()
+    monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[-1:])  # pytest's own raise
+    logging.getLogger("theirs").warning("%d", "".join(("can", "ary")))
+    try:
+        raise Mute
+    except Mute:
+        logging.getLogger("theirs").exception("failed")
+    lines = read()
+    assert [(line["event"], line["error"]) for line in lines] == [
+        ("malformed_log_call", "TypeError"),
+        ("malformed_log_call", "ValueError"),
+    ]
+    assert all(line["at"].startswith("test_logs:") for line in lines)
+    assert "canary" not in json.dumps(lines)
 
 
 def test_tracebacks_do_not_quote_requests(configure: Configure) -> None:

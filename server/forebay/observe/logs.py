@@ -85,6 +85,8 @@ def log_request(record: RequestRecord) -> None:
         "ttft_ms": _ms(record.ttft_s),
         "tpot_ms": _ms(record.tpot_s),
         "queue_ms": _ms(record.queue_s),
+        "prefill_ms": _ms(record.prefill_s),
+        "decode_ms": _ms(record.decode_s),
         "duration_ms": _ms(record.duration_s),
     }
     known = {name: value for name, value in fields.items() if value is not None}
@@ -177,8 +179,14 @@ class _StandardHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         fields: Event = {**structlog.contextvars.get_contextvars(), "exc_info": record.exc_info}
-        line = _line(record.name, record.levelname.lower(), record.getMessage(), fields)
-        self._lines.sink.write(self._lines.render(line))
+        try:
+            line = self._lines.render(_line(record.name, record.levelname.lower(), record.getMessage(), fields))
+        except Exception as exc:
+            # A library's mistake in a log call is not to fail its caller; the arguments may quote a request.
+            del fields["exc_info"]
+            fields.update(at=f"{record.module}:{record.lineno}", error=type(exc).__name__)
+            line = self._lines.render(_line(record.name, "warning", "malformed_log_call", fields))
+        self._lines.sink.write(line)
 
     def flush(self) -> None:
         self._lines.sink.flush()

@@ -37,6 +37,8 @@ class RequestRecord:
     usage: Usage | None = None
     finish_reason: str | None = None
     queue_s: float | None = None
+    prefill_s: float | None = None
+    decode_s: float | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     started: float = field(default_factory=time.perf_counter)
     first_token: float | None = None
