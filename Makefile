@@ -1,13 +1,13 @@
 # make serve                       the demo model on 127.0.0.1:8000
 # make serve ENGINE=vllm           vllm, transformers or scripted
-# make serve MODEL=<dir or hub id> PORT=9000
+# make serve MODEL=<dir or hub id> PORT=9000       or FOREBAY_ENGINE, FOREBAY_MODEL, FOREBAY_PORT and the other settings
 # make test                        install what is missing, lint, type-check, run every test (ARGS="tests/api -x" for some)
 # make bench                       every benchmark on the demo model, one JSON object each
 # make lock                        resolve the locks again (LOCK_FLAGS=--upgrade for newer versions)
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
-PORT ?= 8000
+PORT ?=
 ENGINE ?=
 MODEL ?=
 ARGS ?=

