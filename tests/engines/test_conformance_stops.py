@@ -99,6 +99,15 @@ async def test_the_end_of_sequence_ends_the_answer(engine: Engine) -> None:
     assert (answer.finish_reason, answer.stop_reason) == ("stop", None)
 
 
+async def test_the_end_of_sequence_named_as_a_stop_id(engine: Engine) -> None:
+    """It is the end of sequence first, without a stop reason; only where that is ignored it is the stop id."""
+    eos, prompt = await eos_of(engine), await chat(engine)
+    for ignore_eos, stop_reason in ((False, None), (True, eos)):
+        wanted = {"logit_bias": {eos: 100.0}, "stop_token_ids": (eos,), "ignore_eos": ignore_eos}
+        answer = await ask(engine, prompt, **wanted)
+        assert (answer.token_ids, answer.finish_reason, answer.stop_reason) == ((eos,), "stop", stop_reason)
+
+
 async def test_ignore_eos_goes_on(engine: Engine) -> None:
     """With `ignore_eos` the end of sequence is an ordinary token, hidden or shown like other special tokens."""
     eos, prompt = await eos_of(engine), await chat(engine)

@@ -11,14 +11,16 @@ from forebay.api.answer_schemas import Completion
 from forebay.api.answers import completion_body
 from forebay.api.body import json_body
 from forebay.api.deps import CallerDep, RecordDep, ServicesDep
-from forebay.api.engine import loaded_engine
+from forebay.api.disconnect import unless_gone
 from forebay.api.frames import CompletionFrames
 from forebay.api.openapi import documented
 from forebay.api.respond import answer_head, respond
 from forebay.api.sampling import check_options, to_sampling
 from forebay.api.schemas import CompletionRequest
 from forebay.engines.base import Engine
+from forebay.engines.token_ids import check_token_ids
 from forebay.errors import InvalidRequest
+from forebay.pipeline import Work
 from forebay.types import GenerationRequest, Prompt
 
 router = APIRouter()
@@ -39,31 +41,39 @@ async def create_completion(
     """What the model writes after each prompt; choice j of prompt i has index `i * n + j`."""
     settings = services.settings
     record.model = services.models.resolve(body.model)
+    record.user, record.metadata = body.user, body.metadata or {}
     check_options(body, max_choices=settings.max_choices)
-    engine = await loaded_engine(request, services)
-    prompts = await read_prompts(engine, body, max_prompts=settings.max_prompts)
     num_choices = body.n or 1
-    requests = [
-        GenerationRequest(
-            f"{record.request_id}-{position}" if len(prompts) > 1 else record.request_id,
-            prompt,
-            to_sampling(
-                body,
-                engine.info,
-                num_prompt_tokens=len(prompt.token_ids),
-                max_tokens=body.max_tokens,
-                default_max_tokens=DEFAULT_MAX_TOKENS,
-                num_logprobs=body.logprobs,
-            ),
-            num_choices,
-            metadata=body.metadata or {},
+    given = list_prompts(body, max_prompts=settings.max_prompts)
+    num_sequences = num_choices * len(given)
+
+    async def prepare(engine: Engine) -> Work:
+        prompts = [await read_prompt(engine, prompt, echo=bool(body.echo)) for prompt in given]
+        return Work(
+            [
+                GenerationRequest(
+                    f"{record.request_id}-{position}" if len(prompts) > 1 else record.request_id,
+                    prompt,
+                    to_sampling(
+                        body,
+                        engine.info,
+                        num_prompt_tokens=len(prompt.token_ids),
+                        max_tokens=body.max_tokens,
+                        default_max_tokens=DEFAULT_MAX_TOKENS,
+                        num_logprobs=body.logprobs,
+                    ),
+                    num_choices,
+                    metadata=record.metadata,
+                )
+                for position, prompt in enumerate(prompts)
+            ]
         )
-        for position, prompt in enumerate(prompts)
-    ]
+
+    generation = await unless_gone(request, services.pipeline.start(caller, record, num_sequences, prepare))
+    prompts = [asked.prompt for asked in generation.requests]
     echoes = [prompt.text or "" if body.echo else "" for prompt in prompts for _ in range(num_choices)]
-    generation = await services.pipeline.start(caller, requests, record)
     logprobs = body.logprobs is not None
-    head = answer_head("cmpl", "text_completion", services, engine.info, record)
+    head = answer_head("cmpl", "text_completion", services, generation.info, record)
     return await respond(
         request,
         generation,
@@ -71,27 +81,22 @@ async def create_completion(
         settings,
         frames=CompletionFrames(head, body.stream_options, echoes, logprobs=logprobs) if body.stream else None,
         whole=lambda choices: completion_body(head, choices, echoes, generation.usage, logprobs=logprobs),
-        num_choices=num_choices * len(prompts),
+        num_choices=num_sequences,
     )
 
 
-async def read_prompts(engine: Engine, body: CompletionRequest, *, max_prompts: int) -> list[Prompt]:
-    """A string, strings, token ids, or lists of token ids, as prompts. Raises `InvalidRequest`."""
+def list_prompts(body: CompletionRequest, *, max_prompts: int) -> list[str] | list[list[int]]:
+    """A string, strings, token ids, or lists of token ids, as a list of prompts. Raises `InvalidRequest`."""
     given = body.prompt
     single = isinstance(given, str) or (given and isinstance(given[0], int))
     prompts = cast(list[str] | list[list[int]], [given] if single else given)
     if not 1 <= len(prompts) <= max_prompts:
         raise InvalidRequest(f"`prompt` must hold 1 to {max_prompts} prompts.", param="prompt")
-    return [await _read_prompt(engine, prompt, echo=bool(body.echo)) for prompt in prompts]
+    return prompts
 
 
-async def _read_prompt(engine: Engine, prompt: str | list[int], *, echo: bool) -> Prompt:
+async def read_prompt(engine: Engine, prompt: str | list[int], *, echo: bool) -> Prompt:
     if isinstance(prompt, str):
         return Prompt(tuple(await engine.tokenize(prompt)), prompt)
-    check_token_ids(engine, prompt, "prompt")
+    check_token_ids(prompt, engine.info.vocab_size, "prompt")
     return Prompt(tuple(prompt), await engine.detokenize(prompt) if echo else None)
-
-
-def check_token_ids(engine: Engine, token_ids: list[int], param: str) -> None:
-    if any(token_id >= engine.info.vocab_size for token_id in token_ids):
-        raise InvalidRequest(f"`{param}` holds a token id beyond {engine.info.vocab_size - 1}.", param=param)

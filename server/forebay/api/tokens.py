@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import asyncio
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
+from forebay.api import fields
 from forebay.api.answer import json_answer
 from forebay.api.answer_schemas import DetokenizeAnswer, TokenizeAnswer
 from forebay.api.body import json_body
 from forebay.api.chat import conversation
-from forebay.api.completions import check_token_ids
-from forebay.api.deps import CallerDep, ServicesDep
-from forebay.api.engine import loaded_engine
+from forebay.api.deps import CallerDep, RecordDep, ServicesDep
+from forebay.api.disconnect import unless_gone
 from forebay.api.openapi import documented
 from forebay.api.schemas import DetokenizeRequest, TokenizeRequest
+from forebay.engines.base import Engine
+from forebay.engines.token_ids import check_token_ids
 from forebay.errors import InvalidRequest
 
 router = APIRouter()
@@ -27,24 +30,34 @@ async def tokenize(
     body: Annotated[TokenizeRequest, Depends(json_body(TokenizeRequest))],
     caller: CallerDep,
     services: ServicesDep,
+    record: RecordDep,
 ) -> Response:
     """The token ids of a text, or of a conversation through the model's template."""
     services.models.resolve(body.model)
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequest("Give either `prompt` or `messages`.", param="prompt")
-    engine = await loaded_engine(request, services)
-    if body.prompt is not None:
-        token_ids = await engine.tokenize(body.prompt, body.add_special_tokens is not False)
-    else:
-        prompt = await engine.render(conversation(request, body, caller, engine.info, await services.family_of(engine)))
-        token_ids = list(prompt.token_ids)
-    answer: dict[str, Any] = {
-        "count": len(token_ids),
-        "max_model_len": engine.info.max_model_len,
-        "tokens": token_ids,
-        "token_strs": engine.token_strings(token_ids) if body.return_token_strs else None,
-    }
-    return json_answer(answer)
+    unread = fields.TOKENIZE_PROMPT if body.messages is None else fields.TOKENIZE_MESSAGES
+    fields.screen({name: getattr(body, name) for name in unread}, unread, strict=True)
+
+    async def read(engine: Engine) -> Response:
+        if body.messages is None:
+            token_ids = await engine.tokenize(body.prompt or "", body.add_special_tokens is not False)
+        else:
+            family = await services.family_of(engine)
+            prompt = await engine.render(conversation(request, body.messages, body, caller, engine.info, family))
+            token_ids = list(prompt.token_ids)
+        # There may be millions of them.
+        token_strs = await asyncio.to_thread(engine.token_strings, token_ids) if body.return_token_strs else None
+        return json_answer(
+            {
+                "count": len(token_ids),
+                "max_model_len": engine.info.max_model_len,
+                "tokens": token_ids,
+                "token_strs": token_strs,
+            }
+        )
+
+    return await unless_gone(request, services.pipeline.read(record, read))
 
 
 @router.post("/detokenize", **documented(DetokenizeRequest, DetokenizeAnswer, "The text."))
@@ -53,9 +66,13 @@ async def detokenize(
     body: Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))],
     caller: CallerDep,
     services: ServicesDep,
+    record: RecordDep,
 ) -> Response:
     """The text of token ids."""
     services.models.resolve(body.model)
-    engine = await loaded_engine(request, services)
-    check_token_ids(engine, body.tokens, "tokens")
-    return json_answer({"prompt": await engine.detokenize(body.tokens)})
+
+    async def read(engine: Engine) -> Response:
+        check_token_ids(body.tokens, engine.info.vocab_size, "tokens")
+        return json_answer({"prompt": await engine.detokenize(body.tokens)})
+
+    return await unless_gone(request, services.pipeline.read(record, read))

@@ -43,6 +43,9 @@ SERIAL = {
     "gpt-oss-sinks": lambda: transformers.GptOssConfig(
         **shape(head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=24)
     ),
+    "llama4-chunked": lambda: transformers.Llama4TextConfig(
+        **shape(head_dim=16, attention_chunk_size=24, num_local_experts=2, intermediate_size_mlp=96, pad_token_id=0)
+    ),
     "mamba": lambda: transformers.MambaConfig(
         vocab_size=260, hidden_size=64, num_hidden_layers=2, state_size=8, eos_token_id=256
     ),

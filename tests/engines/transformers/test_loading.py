@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,15 +116,17 @@ async def test_a_models_own_code_is_not_run(llama: Path, tmp_path: Path) -> None
 
 
 async def test_end_tokens_of_the_generation_config_end_an_answer(llama: Path, tmp_path: Path) -> None:
-    """A further end token stops like a stop token id; the tokenizer's own leaves no stop reason; neither has text."""
+    """A further end token ends an answer as the tokenizer's own does, without text or stop reason unless the client named it."""
     several = changed(llama, tmp_path / "several", "generation_config.json", eos_token_id=[EOS, 77])
     async with running(several) as engine:
         further = await ask(engine, Prompt((1, 2, 3)), logit_bias={77: 100.0})
         own = await ask(engine, Prompt((1, 2, 3)), logit_bias={EOS: 100.0})
+        named = await ask(engine, Prompt((1, 2, 3)), logit_bias={77: 100.0}, stop_token_ids=(77,))
         ignored = await ask(engine, Prompt((1, 2, 3)), logit_bias={77: 100.0}, ignore_eos=True, max_tokens=3)
         held_back = await ask(engine, Prompt((1, 2, 3)), logit_bias={77: 100.0}, min_tokens=2)
-    assert (further.token_ids, further.text, further.finish_reason, further.stop_reason) == ((77,), "", "stop", 77)
+    assert (further.token_ids, further.text, further.finish_reason, further.stop_reason) == ((77,), "", "stop", None)
     assert (own.token_ids, own.text, own.finish_reason, own.stop_reason) == ((EOS,), "", "stop", None)
+    assert (named.token_ids, named.finish_reason, named.stop_reason) == ((77,), "stop", 77)
     assert (ignored.token_ids, ignored.finish_reason) == ((77, 77, 77), "length")
     assert len(held_back.token_ids) == 3
     assert held_back.token_ids.index(77) == 2
@@ -181,3 +184,28 @@ async def test_a_start_that_is_given_up_leaves_nothing_running(llama: Path) -> N
         if thread.name == "transformers-steps":
             await asyncio.to_thread(thread.join, 30)
             assert not thread.is_alive()
+
+
+async def test_a_start_given_up_after_the_model_was_handed_over_leaves_nothing_running(llama: Path) -> None:
+    """Cancelled when the model is loaded and `start` has not yet gone on, the thread ends all the same."""
+    engine = TransformersEngine(Settings(_env_file=None), ModelSource(str(llama), "m", None, local=True), "cpu")
+    others = set(threading.enumerate())
+    starting = asyncio.create_task(engine.start())
+    await asyncio.sleep(0)
+    (thread,) = [one for one in set(threading.enumerate()) - others if one.name == "transformers-steps"]
+    deadline = time.monotonic() + 60
+    while not waits_for_work(thread):  # the event loop must not go on in between
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # noqa: ASYNC251 - nor meanwhile
+    asyncio.get_running_loop().call_soon(starting.cancel)  # after the model, which is to be handed over before it
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    await engine.close(10)
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+
+
+def waits_for_work(thread: threading.Thread) -> bool:
+    """Whether the step thread is done with loading and looks for requests."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code.co_name == "_receive"

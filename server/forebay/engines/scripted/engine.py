@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
 
 import structlog
 
@@ -16,6 +15,7 @@ from forebay.engines.scripted.loop import StepLoop
 from forebay.engines.scripted.model import PseudoModel
 from forebay.engines.scripted.tokenizer import CHAT_TEMPLATE, decode, encode, render_chat, token_text
 from forebay.engines.scripted.vocabulary import SPECIALS, VOCAB_SIZE
+from forebay.engines.token_ids import check_token_ids
 from forebay.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 from forebay.settings import Settings
 from forebay.types import Chat, Deltas, GenerationRequest, Prompt
@@ -89,11 +89,11 @@ class ScriptedEngine:
         return encode(text)
 
     async def detokenize(self, token_ids: list[int]) -> str:
-        self._check_vocabulary(token_ids, "tokens")
+        check_token_ids(token_ids, VOCAB_SIZE, "tokens")
         return decode(token_ids)
 
     def token_strings(self, token_ids: list[int]) -> list[str]:
-        self._check_vocabulary(token_ids, "tokens")
+        check_token_ids(token_ids, VOCAB_SIZE, "tokens")
         return [token_text(token) for token in token_ids]
 
     async def generate(self, request: GenerationRequest) -> Deltas:
@@ -120,14 +120,9 @@ class ScriptedEngine:
                 f"The prompt has {len(prompt)} tokens; with one token of answer the context holds {limit}.",
                 param="prompt",
             )
-        self._check_vocabulary(prompt, "prompt")
-        self._check_vocabulary(sampling.stop_token_ids, "stop_token_ids")
-        self._check_vocabulary(sampling.logit_bias, "logit_bias")
-
-    def _check_vocabulary(self, token_ids: Iterable[int], param: str) -> None:
-        for token in token_ids:
-            if not 0 <= token < VOCAB_SIZE:
-                raise InvalidRequest(f"Token id {token} is outside the vocabulary of {VOCAB_SIZE}.", param=param)
+        check_token_ids(prompt, VOCAB_SIZE, "prompt")
+        check_token_ids(sampling.stop_token_ids, VOCAB_SIZE, "stop_token_ids")
+        check_token_ids(sampling.logit_bias, VOCAB_SIZE, "logit_bias")
 
     async def _run(self, loop: StepLoop) -> None:
         """The engine's life: however the loop ends, nobody is left waiting."""

@@ -18,6 +18,8 @@ _TOLERANCE = {torch.float32: 1e-3}
 _HARMLESS = frozenset(
     ("position_ids", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits")
 )
+_WIDTHS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+"""Kinds of layers that may restrict what a token attends to in their mask alone, and the setting that says to how much."""
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 
@@ -67,6 +69,10 @@ def adopt_paged_attention(model: Any, max_model_len: int) -> list[LayerShape]:
     rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
     if rope_type in _LENGTH_DEPENDENT_ROPE:
         raise NotPlain(f"its {rope_type} positions depend on the longest row")
+    for kind in dict.fromkeys(getattr(config, "layer_types", None) or ()):
+        width = getattr(config, _WIDTHS[kind], None) if kind in _WIDTHS else None
+        if width is not None and width < max_model_len:
+            raise NotPlain(f"its layers of {kind.replace('_', ' ')} reach {width} tokens")
     own_attention = model.config._attn_implementation  # noqa: SLF001 - it has no public name
     probe = _Probe(max_model_len)
     register()

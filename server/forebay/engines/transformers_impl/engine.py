@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import gc
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import structlog
 import torch
@@ -16,16 +16,18 @@ from forebay.engines.base import EngineHealth, EngineInfo, EngineLoad
 from forebay.engines.mailbox import DeltaMailbox
 from forebay.engines.model_source import ModelSource
 from forebay.engines.text_codec import TextCodec
+from forebay.engines.token_ids import check_token_ids
 from forebay.engines.transformers_impl.build import Built, build
 from forebay.engines.transformers_impl.loop import Outputs
 from forebay.engines.transformers_impl.requests import SequenceFactory
 from forebay.engines.transformers_impl.warmup import warm_up
-from forebay.errors import EngineUnavailable, InvalidRequest
+from forebay.errors import EngineUnavailable
 from forebay.settings import Settings
 from forebay.types import Chat, Deltas, GenerationRequest, Prompt
 
 log = structlog.get_logger(__name__)
 
+_NOTHING = EngineLoad(0, 0, 0.0, 0, 0)
 _NOT_STARTED = "The engine is not started."
 _CLOSED = "The engine is closed."
 _DIED = "The engine has died."
@@ -60,6 +62,7 @@ class TransformersEngine:
         self._open: dict[str, _Open] = {}
         self._end: str | None = _NOT_STARTED
         self._death: BaseException | None = None
+        self._warm_up = _NOTHING
 
     @property
     def info(self) -> EngineInfo:
@@ -69,10 +72,16 @@ class TransformersEngine:
     async def start(self) -> None:
         """Load, start the step thread and warm up. Raises ConfigurationError if the model cannot be loaded."""
         self._event_loop = asyncio.get_running_loop()
+        self._warm_up = _NOTHING
         ready: asyncio.Future[Built] = self._event_loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="transformers-steps", daemon=True)
         self._thread.start()
-        built = await ready
+        try:
+            built = await ready
+        except asyncio.CancelledError:
+            if not ready.cancelled():  # handed over, and nobody else to stop it
+                ready.result().loop.stop()
+            raise
         sequences = SequenceFactory(built.loaded, built.info.max_model_len)
         self._parts = _Parts(built, TextCodec(built.loaded.tokenizer, self._settings.render_timeout_s), sequences)
         self._end = None
@@ -81,7 +90,7 @@ class TransformersEngine:
         except BaseException as error:
             built.loop.stop()
             raise error from self._death
-        built.loop.forget_counts()
+        self._warm_up = self._counted()
         log.info("transformers_engine_started", device=self._device, dtype=built.info.dtype, **built.info.details)
 
     async def close(self, timeout_s: float) -> None:
@@ -108,16 +117,12 @@ class TransformersEngine:
         return EngineHealth(alive=self._end is None, reason=self._end)
 
     def load(self) -> EngineLoad:
-        if self._parts is None:
-            return EngineLoad(0, 0, 0.0, 0, 0)
-        loop = self._parts.built.loop
-        return EngineLoad(
-            running=loop.num_running,
-            waiting=loop.num_waiting,
-            kv_use=loop.kv_use,
-            num_prompt_tokens=loop.num_prompt_tokens,
-            num_generated_tokens=loop.num_generated_tokens,
-            num_steps=loop.num_steps,
+        now, warm_up = self._counted(), self._warm_up
+        return replace(
+            now,
+            num_prompt_tokens=now.num_prompt_tokens - warm_up.num_prompt_tokens,
+            num_generated_tokens=now.num_generated_tokens - warm_up.num_generated_tokens,
+            num_steps=now.num_steps - warm_up.num_steps,
         )
 
     async def render(self, chat: Chat) -> Prompt:
@@ -127,11 +132,11 @@ class TransformersEngine:
         return await self._started().text.tokenize(text, add_special_tokens)
 
     async def detokenize(self, token_ids: list[int]) -> str:
-        self._check_vocabulary(token_ids)
+        check_token_ids(token_ids, self.info.vocab_size, "tokens")
         return await self._started().text.detokenize(token_ids)
 
     def token_strings(self, token_ids: list[int]) -> list[str]:
-        self._check_vocabulary(token_ids)
+        check_token_ids(token_ids, self.info.vocab_size, "tokens")
         vocabulary = self._started().built.vocabulary
         return [vocabulary.text(token_id) for token_id in token_ids]
 
@@ -152,16 +157,24 @@ class TransformersEngine:
         finally:
             self._open.pop(request_id, None)
 
+    def _counted(self) -> EngineLoad:
+        """Of the step loop, which counts the warm-up too."""
+        if self._parts is None:
+            return self._warm_up
+        loop = self._parts.built.loop
+        return EngineLoad(
+            running=loop.num_running,
+            waiting=loop.num_waiting,
+            kv_use=loop.kv_use,
+            num_prompt_tokens=loop.num_prompt_tokens,
+            num_generated_tokens=loop.num_generated_tokens,
+            num_steps=loop.num_steps,
+        )
+
     def _started(self) -> _Parts:
         if self._parts is None:
             raise EngineUnavailable(self._end or _NOT_STARTED)
         return self._parts
-
-    def _check_vocabulary(self, token_ids: Iterable[int]) -> None:
-        vocab_size = self.info.vocab_size
-        for token_id in token_ids:
-            if not 0 <= token_id < vocab_size:
-                raise InvalidRequest(f"Token id {token_id} is outside the vocabulary of {vocab_size}.", param="tokens")
 
     def _run(self, ready: asyncio.Future[Built]) -> None:
         """The step thread: it loads the model, owns it, and takes the engine with it when it ends."""

@@ -46,7 +46,8 @@ Message = Submit | Cancel | Stop
 class StepLoop:
     """Steps as long as there is work and sleeps otherwise. `run` is the thread; everything else may be called from others.
 
-    Counters only grow and are read without a lock: each is one integer, written by one thread.
+    Counters only grow and are read without a lock: each is one integer, written by one thread. They count a step before
+    what it generated is delivered.
     """
 
     def __init__(
@@ -99,10 +100,6 @@ class StepLoop:
         """`run` returns before its next step."""
         self._inbox.put(Stop())
 
-    def forget_counts(self) -> None:
-        """Start counting anew; only while nothing runs."""
-        self.num_prompt_tokens = self.num_generated_tokens = self.num_steps = 0
-
     @torch.inference_mode()
     def run(self) -> None:
         """Returns after `stop`. Raises what the model raises: the engine is then dead."""
@@ -132,11 +129,11 @@ class StepLoop:
             raise RuntimeError("the scheduler has work but no row that can step")
         logits = self._runner.run(rows)
         sampling = [row.sequence for row in rows if row.samples]
+        self.num_steps += 1
         self._advance(rows)
         logits, sampling = self._fork(logits, sampling)
         if sampling:
             self._emit(logits.to(self._sampler.device), sampling)
-        self.num_steps += 1
 
     def _advance(self, rows: list[ScheduledRow]) -> None:
         for row in rows:

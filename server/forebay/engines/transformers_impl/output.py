@@ -13,7 +13,7 @@ def append_token(
 ) -> Delta:
     """Add `token_id` to the row; the Delta has a `finish_reason` if the row is done with it.
 
-    As in vLLM: an end token ends the choice and has no text of its own unless stop strings are to be included; a stop
+    As in vLLM: an end token ends the choice, is its stop reason only if the client named it, and has no text of its own unless stop strings are to be included; a stop
     string that the token completes wins over the length limit; the token that completed it is counted.
     """
     sampling = sequence.sampling
@@ -24,7 +24,8 @@ def append_token(
     stop_reason: str | int | None = None
     if token_id in sequence.end_ids:
         finish_reason = "stop"
-        stop_reason = None if token_id == eos_id and not sampling.ignore_eos else token_id
+        the_clients = token_id in sampling.stop_token_ids and (token_id != eos_id or sampling.ignore_eos)
+        stop_reason = token_id if the_clients else None
     elif len(sequence.output_ids) >= sampling.max_tokens or sequence.num_tokens >= max_model_len:
         finish_reason = "length"
     text = ""

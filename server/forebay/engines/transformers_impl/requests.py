@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
 
 from forebay.engines.stopping import StopMatcher
+from forebay.engines.token_ids import check_token_ids
 from forebay.engines.transformers_impl.detokenize import Detokenizer
 from forebay.engines.transformers_impl.loading import LoadedModel
 from forebay.engines.transformers_impl.sampler import random_source
@@ -61,13 +61,9 @@ class SequenceFactory:
                 f"The prompt has {len(prompt)} tokens; with one token of answer the context holds {self._max_model_len}.",
                 param="prompt",
             )
-        self._check_ids(prompt, "prompt")
-        self._check_ids(sampling.stop_token_ids, "stop_token_ids")
-        self._check_ids(sampling.logit_bias, "logit_bias")
-
-    def _check_ids(self, token_ids: Iterable[int], param: str) -> None:
-        for token_id in token_ids:
-            if not 0 <= token_id < self._vocab_size:
-                raise InvalidRequest(
-                    f"Token id {token_id} is outside the vocabulary of {self._vocab_size}.", param=param
-                )
+        for token_ids, param in (
+            (prompt, "prompt"),
+            (sampling.stop_token_ids, "stop_token_ids"),
+            (sampling.logit_bias, "logit_bias"),
+        ):
+            check_token_ids(token_ids, self._vocab_size, param)
