@@ -6,76 +6,119 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 from forebay.admission import Admission, Ticket
 from forebay.chat.reasoning import ReasoningFamily, split_reasoning
 from forebay.drain import Drain
-from forebay.engines.base import Engine
+from forebay.engines.base import Engine, EngineInfo
 from forebay.engines.host import EngineHost
 from forebay.errors import ApiError, RequestTimeout, ShuttingDown
 from forebay.merge import merge
 from forebay.observe.record import RequestRecord
 from forebay.types import Caller, Delta, Deltas, GenerationRequest, Usage
 
+T = TypeVar("T")
+
 READY_TURNS = 3
 """Turns of the event loop that reading a delta may take that is there already."""
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one HTTP request asks of the engine, once its text has been read; all have the same `num_choices`."""
+
+    requests: Sequence[GenerationRequest]
+    family: ReasoningFamily | None = None
+    include_reasoning: bool = True
+
+
 class Pipeline:
-    """Built once; every generation of every route goes through `start`."""
+    """Built once; every generation of every route goes through `start`, other work of the engine through `read`."""
 
     def __init__(
-        self, host: EngineHost, admission: Admission, drain: Drain, *, secret: bytes, request_timeout_s: float
+        self,
+        host: EngineHost,
+        admission: Admission,
+        reading: Admission,
+        drain: Drain,
+        *,
+        secret: bytes,
+        request_timeout_s: float,
     ) -> None:
+        """`reading` bounds those who want texts read and nothing generated."""
         self._host = host
         self._admission = admission
+        self._reading = reading
         self._drain = drain
         self._secret = secret
         self._request_timeout_s = request_timeout_s
 
-    @property
-    def admission(self) -> Admission:
-        return self._admission
-
     async def start(
         self,
         caller: Caller,
-        requests: Sequence[GenerationRequest],
         record: RequestRecord,
-        *,
-        family: ReasoningFamily | None = None,
-        include_reasoning: bool = True,
+        num_sequences: int,
+        prepare: Callable[[Engine], Awaitable[Work]],
     ) -> Generation:
-        """Admits the requests as one; request i's choices get indices `i * num_choices + j`.
+        """Admits what `prepare` makes of the request's text; request i's choices get indices `i * num_choices + j`.
 
-        Raises `Overloaded`, `ShuttingDown` or `EngineUnavailable`. The result must be closed.
+        The place is taken first: loading and reading are work that waits, too. Raises `Overloaded`, `ShuttingDown`,
+        `EngineUnavailable`, `RequestTimeout` and what `prepare` raises. The result must be closed.
         """
-        engine = await self._host.engine()
-        ticket = self._admit(requests)
+        ticket = self._enter(self._admission, num_sequences)
+        try:
+            async with self.in_time(record):
+                engine = await self._host.engine()
+                work = await prepare(engine)
+            ticket.wait([len(request.prompt.token_ids) for request in work.requests])
+        except BaseException:
+            ticket.close()
+            raise
         salt = self._cache_salt(caller)
         tally = Tally()
-        streams = [
-            _generate(engine, replace(request, cache_salt=salt, on_unread=tally.add), tally) for request in requests
-        ]
-        if family is not None:
+        requests = [replace(request, cache_salt=salt, on_unread=tally.add) for request in work.requests]
+        streams = [_generate(engine, request, tally) for request in requests]
+        if (family := work.family) is not None:
             streams = [
-                split_reasoning(stream, family, request.prompt, include_reasoning, engine.token_strings)
+                split_reasoning(stream, family, request.prompt, work.include_reasoning, engine.token_strings)
                 for stream, request in zip(streams, requests, strict=True)
             ]
-        deadline = record.started + self._request_timeout_s
         deltas = merge(streams, requests[0].num_choices)
-        return Generation(deltas, requests, tally, ticket, record, self._drain, deadline)
+        return Generation(deltas, requests, engine.info, tally, ticket, record, partial(self.in_time, record))
 
-    def _admit(self, requests: Sequence[GenerationRequest]) -> Ticket:
+    async def read(self, record: RequestRecord, work: Callable[[Engine], Awaitable[T]]) -> T:
+        """`work` of the engine that generates nothing. Raises what `start` raises."""
+        ticket = self._enter(self._reading, 1)
+        try:
+            async with self.in_time(record):
+                return await work(await self._host.engine())
+        finally:
+            ticket.close()
+
+    @asynccontextmanager
+    async def in_time(self, record: RequestRecord) -> AsyncIterator[None]:
+        """Around everything that a request waits for, the time of all of it together being limited.
+
+        Raises `RequestTimeout` at the deadline, `ShuttingDown` when the server may wait no longer.
+        """
+        left_s = record.started + self._request_timeout_s - time.perf_counter()
+        try:
+            async with self._drain.deadline(asyncio.get_running_loop().time() + left_s):
+                yield
+        except TimeoutError:
+            if self._drain.forced:
+                raise ShuttingDown("The server shut down before the answer was complete.", retry_after_s=1) from None
+            raise RequestTimeout(f"The request took longer than {self._request_timeout_s:g} s.") from None
+
+    def _enter(self, admission: Admission, num_sequences: int) -> Ticket:
         if self._drain.draining:
             raise ShuttingDown("The server is shutting down.", retry_after_s=1)
-        return self._admission.enter(
-            num_sequences=sum(request.num_choices for request in requests),
-            num_prompt_tokens=sum(len(request.prompt.token_ids) for request in requests),
-        )
+        return admission.enter(num_sequences)
 
     def _cache_salt(self, caller: Caller) -> str:
         """Tenants share no prefix cache, so none can time another's prompts (CVE-2025-46570)."""
@@ -128,27 +171,27 @@ async def _ready(deltas: Deltas, num_choices: int) -> AsyncGenerator[Delta, None
 class Generation:
     """The deltas of one HTTP request and what they amount to.
 
-    Iterate it, then `aclose()` it (`contextlib.aclosing`), in whatever state it is: that aborts the engine's work and
-    accounts for it. `usage` grows with the deltas handed out.
+    Iterate it inside `in_time()` (see `Pipeline.in_time`), then `aclose()` it (`contextlib.aclosing`), in whatever state it is: that aborts the
+    engine's work and accounts for it. `usage` grows with the deltas handed out.
     """
 
     def __init__(
         self,
         deltas: Deltas,
         requests: Sequence[GenerationRequest],
+        info: EngineInfo,
         tally: Tally,
         ticket: Ticket,
         record: RequestRecord,
-        drain: Drain,
-        deadline: float,
+        in_time: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
+        self.requests = requests
+        self.info = info
+        self.in_time = in_time
         self._deltas = deltas
         self._tally = tally
         self._ticket = ticket
         self._record = record
-        self._drain = drain
-        self._timeout_s = deadline - time.perf_counter()
-        self._deadline = asyncio.get_running_loop().time() + self._timeout_s
         self._cached_tokens: dict[int, int] = {}
         self._num_choices = requests[0].num_choices
         self._prompt_tokens = sum(len(request.prompt.token_ids) for request in requests)
@@ -169,13 +212,7 @@ class Generation:
         return self
 
     async def __anext__(self) -> Delta:
-        try:
-            async with self._drain.deadline(self._deadline):
-                delta = await anext(self._deltas)
-        except TimeoutError:
-            if self._drain.forced:
-                raise ShuttingDown("The server shut down before the answer was complete.", retry_after_s=1) from None
-            raise RequestTimeout(f"The answer took longer than {self._timeout_s:.0f} s.") from None
+        delta = await anext(self._deltas)
         self._count(delta)
         return delta
 
@@ -185,11 +222,13 @@ class Generation:
             record.last_token = time.perf_counter()
             if record.first_token is None:
                 record.first_token = record.last_token
-                self._ticket.started()
             self._completion_tokens += len(delta.token_ids)
         self._reasoning_tokens += delta.num_reasoning_tokens
-        # Later choices of a prompt also find what the first one has put into the cache.
-        self._cached_tokens.setdefault(delta.index // self._num_choices, delta.num_cached_tokens)
+        prompt = delta.index // self._num_choices
+        if prompt not in self._cached_tokens:
+            # Later choices of a prompt also find what the first one has put into the cache.
+            self._cached_tokens[prompt] = delta.num_cached_tokens
+            self._ticket.started(prompt)
         if delta.finish_reason is not None:
             record.finish_reason = delta.finish_reason
             if delta.times is not None:

@@ -33,13 +33,14 @@ class Choice:
 async def collect(generation: Generation, num_choices: int) -> list[Choice]:
     """Reads the generation to its end."""
     choices = [Choice() for _ in range(num_choices)]
-    async for delta in generation:
-        choice = choices[delta.index]
-        choice.texts.append(delta.text)
-        choice.reasonings.append(delta.reasoning)
-        choice.logprobs += delta.logprobs
-        if delta.finish_reason is not None:
-            choice.finish_reason, choice.stop_reason = delta.finish_reason, delta.stop_reason
+    async with generation.in_time():
+        async for delta in generation:
+            choice = choices[delta.index]
+            choice.texts.append(delta.text)
+            choice.reasonings.append(delta.reasoning)
+            choice.logprobs += delta.logprobs
+            if delta.finish_reason is not None:
+                choice.finish_reason, choice.stop_reason = delta.finish_reason, delta.stop_reason
     return choices
 
 

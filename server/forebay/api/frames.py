@@ -24,13 +24,13 @@ class Frames:
         options = options or StreamOptions()
         self._head = orjson.dumps(head)[:-1] + b',"choices":['
         self._logprobs = logprobs
-        self._continuous = bool(options.continuous_usage_stats)
-        self._include_usage = bool(options.include_usage) or self._continuous
+        self.continuous_usage = bool(options.continuous_usage_stats)
+        self._include_usage = bool(options.include_usage) or self.continuous_usage
         self._obfuscate = bool(options.include_obfuscation)
 
-    def chunk(self, choice: dict[str, Any], usage: Usage) -> bytes:
+    def chunk(self, choice: dict[str, Any], usage: Usage | None) -> bytes:
         body = self._head + orjson.dumps(choice) + b"]"
-        if self._continuous:
+        if usage is not None:
             body += b',"usage":' + orjson.dumps(usage_body(usage))
         elif self._include_usage:
             body += b',"usage":null'
@@ -45,8 +45,8 @@ class Frames:
             return b""
         return b"data: " + self._head + b'],"usage":' + orjson.dumps(usage_body(usage)) + b"}\n\n"
 
-    def frames(self, delta: Delta, usage: Usage) -> bytes:
-        """The chunks that a delta becomes: none, one or several."""
+    def frames(self, delta: Delta, usage: Usage | None) -> bytes:
+        """The chunks that a delta becomes: none, one or several. `usage` so far is given if `continuous_usage`."""
         raise NotImplementedError
 
 
@@ -60,7 +60,7 @@ class ChatFrames(Frames):
         self._reasoning_content = reasoning_content
         self._opened: set[int] = set()
 
-    def frames(self, delta: Delta, usage: Usage) -> bytes:
+    def frames(self, delta: Delta, usage: Usage | None) -> bytes:
         out = b""
         if delta.index not in self._opened:
             self._opened.add(delta.index)
@@ -94,7 +94,7 @@ class CompletionFrames(Frames):
         self._echoes = dict(enumerate(echoes))
         self._offsets: dict[int, int] = {}
 
-    def frames(self, delta: Delta, usage: Usage) -> bytes:
+    def frames(self, delta: Delta, usage: Usage | None) -> bytes:
         text = self._echoes.pop(delta.index, "") + delta.text
         if not (text or delta.finish_reason or (self._logprobs and delta.logprobs)):
             return b""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
 
 import anyio
 import orjson
 from fastapi import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from sse_starlette.sse import SendTimeoutError
 from starlette.types import Message, Receive, Scope, Send
 
 from forebay.api.disconnect import cancel, wait_unless_gone
@@ -23,6 +21,8 @@ from forebay.settings import Settings
 from forebay.types import Delta
 
 DONE = b"data: [DONE]\n\n"
+LAST_SEND_S = 1.0
+"""For the end of a stream whose client does not read; what it had is lost with the connection."""
 
 
 async def stream(
@@ -31,7 +31,7 @@ async def stream(
     """Starts the response at the first delta, so that errors before it keep their status; a client that waits longer
     than a keep-alive interval gets the headers and comments meanwhile, and errors as a frame."""
     record.stream = True
-    first = asyncio.ensure_future(anext(generation))
+    first = asyncio.ensure_future(_first(generation))
     try:
         await wait_unless_gone(request, first, timeout_s=settings.sse_ping_s)
         if first.done():
@@ -42,9 +42,17 @@ async def stream(
     return EventStream(first, generation, frames, record, settings)
 
 
+async def _first(generation: Generation) -> Delta:
+    async with generation.in_time():
+        return await anext(generation)
+
+
 class EventStream(EventSourceResponse):
-    """sse-starlette's response, made to end on purpose: whatever happens, the engine's work is aborted and accounted for
-    before the call returns. sse-starlette alone leaves its iterator open when the client goes during a send."""
+    """sse-starlette's response, with a loop of its own that sends bytes as they are and ends on purpose.
+
+    Whatever happens, the engine's work is aborted and accounted for before the call returns; sse-starlette alone leaves
+    its iterator open when the client goes during a send, and times every send apart, which costs more than the send.
+    """
 
     def __init__(
         self,
@@ -55,50 +63,65 @@ class EventStream(EventSourceResponse):
         settings: Settings,
     ) -> None:
         super().__init__(
-            self._events(frames),
+            generation,
             ping=settings.sse_ping_s,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
             sep="\n",
-            send_timeout=settings.request_timeout_s,
             client_close_handler_callable=self._on_gone,
         )
         self._first = first
         self._generation = generation
+        self._frames = frames
         self._record = record
         self._gone = False
         self._complete = False
 
     async def _on_gone(self, message: Message) -> None:
         """Cancelling reaches a task that waits, and one whose next delta is always there never does."""
-        self._gone = True
-        self._record.client_left = time.perf_counter()
+        if not self._complete:  # after the last byte every connection reports its end
+            self._gone = True
+            self._record.client_left = time.perf_counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
-        except SendTimeoutError:
-            pass  # the client takes nothing any more, which is no failure of ours
         finally:
             if not self._complete:
                 self._record.outcome = "client_gone"
             await _end(self._first, self._generation)
 
-    async def _events(self, frames: Frames) -> AsyncGenerator[bytes, None]:
+    async def _stream_response(self, send: Send) -> None:
+        """In a task of its own, beside the keep-alive comments and the watch for the client."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         generation = self._generation
         try:
-            yield frames.frames(await self._first, generation.usage)
-            async for delta in generation:
-                if self._gone:
-                    return
-                if chunk := frames.frames(delta, generation.usage):
-                    yield chunk
-            last = frames.usage_chunk(generation.usage)
+            async with generation.in_time():
+                await send(_body(self._chunk(await self._first)))
+                async for delta in generation:
+                    if self._gone:
+                        return
+                    if chunk := self._chunk(delta):
+                        await send(_body(chunk))
+            last = self._frames.usage_chunk(generation.usage)
         except Exception as exc:
             error = as_api_error(exc, self._record)
             note_error(self._record, error, started=True)
             last = b"data: " + orjson.dumps(error_body(error)) + b"\n\n"
+        try:
+            async with asyncio.timeout(LAST_SEND_S):
+                await send(_body(last + DONE))
+        except TimeoutError:
+            return  # the client takes nothing any more, which is no failure of ours
         self._complete = True
-        yield last + DONE
+        self.active = False
+        await send(_body(b"", more=False))
+
+    def _chunk(self, delta: Delta) -> bytes:
+        return self._frames.frames(delta, self._generation.usage if self._frames.continuous_usage else None)
+
+
+def _body(chunk: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": chunk, "more_body": more}
 
 
 async def _end(first: asyncio.Future[Delta], generation: Generation) -> None:

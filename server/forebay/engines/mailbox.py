@@ -39,9 +39,10 @@ class DeltaMailbox:
     that were put and not taken, if there are any.
     """
 
-    __slots__ = ("_ended", "_error", "_on_close", "_on_unread", "_pending", "_waiter")
+    __slots__ = ("_ended", "_error", "_loop", "_on_close", "_on_unread", "_pending", "_waiter")
 
     def __init__(self, on_close: Callable[[], None], on_unread: Callable[[int], None] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         self._on_close = on_close
         self._on_unread = on_unread
         self._pending: dict[int, list[Delta]] = {}
@@ -83,7 +84,7 @@ class DeltaMailbox:
                 raise StopAsyncIteration
             if self._waiter is not None:
                 raise RuntimeError("a DeltaMailbox has one consumer")
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             except asyncio.CancelledError:
