@@ -1,4 +1,4 @@
-"""`forebay serve | model prepare | version`: flags -> Settings -> the server. Every setting has a flag."""
+"""`forebay serve | model prepare | version`: flags -> Settings -> the server. Every `FOREBAY_` variable has a flag."""
 
 from __future__ import annotations
 

@@ -44,7 +44,9 @@ class Settings(BaseSettings):
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="Where the model runs.")
     device_required: bool = Field(False, description="Refuse to start instead of falling back to the CPU.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Weights and activations; `auto`: bfloat16 where the device computes in it, else float32."
+        "auto",
+        description="Weights and activations; `auto`: bfloat16 where the device computes in it, else float32; "
+        "vLLM on a GPU takes the model's own.",
     )
     max_model_len: int | None = Field(
         None, gt=0, description="Context length in tokens; unset: the model's own, as far as KV memory allows."
