@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-FinishReason = Literal["stop", "length"]
+from forebay.types import FinishReason
 
 
 class AnswerBody(BaseModel):
