@@ -7,9 +7,11 @@ import os
 import pytest
 
 from forebay.engines.model_source import ModelSource
-from forebay.engines.vllm_impl.environment import environment_defaults, vllm_environment
-from forebay.engines.vllm_impl.limits import available_memory, usable_cpus
-from forebay.engines.vllm_impl.sizing import KvShape, choose_dtype, choose_threads, engine_args, kv_cache_bytes
+from forebay.engines.sizing import choose_threads
+from forebay.engines.vllm_impl.environment import lent_environment, vllm_environment
+from forebay.engines.vllm_impl.sizing import KvShape, choose_dtype, engine_args, kv_cache_bytes
+from forebay.engines.vllm_impl.thread_plan import plan_threads
+from forebay.errors import ConfigurationError
 from forebay.settings import Settings
 
 GIB = 1 << 30
@@ -35,24 +37,6 @@ def test_the_kv_cache_holds_one_whole_context() -> None:
 def test_the_kv_cache_takes_a_quarter_of_free_memory_at_most() -> None:
     """A large model on a small machine gets a shorter context, not the machine's memory."""
     assert kv_cache_bytes(settings(), KvShape(200_000, 131_072), free=8 * GIB) == 2 * GIB
-
-
-@pytest.mark.parametrize(("num_cores", "threads"), [(1, 1), (2, 2), (4, 4), (5, 4), (64, 63)])
-def test_threads_by_cores(num_cores: int, threads: int) -> None:
-    """All of up to four cores; of more, one is left to the server."""
-    assert choose_threads(settings(), list(range(num_cores))) == threads
-
-
-def test_threads_by_setting() -> None:
-    """The operator's number counts as it is."""
-    assert choose_threads(settings(cpu_threads=3), [0, 1]) == 3
-
-
-def test_this_machine_is_seen() -> None:
-    """The cores found are cores this process may run on; the memory found is some, and no more than there is."""
-    assert set(usable_cpus()) <= os.sched_getaffinity(0)
-    assert usable_cpus()
-    assert 0 < available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -97,12 +81,11 @@ def test_a_local_model_never_asks_the_network() -> None:
 
 
 def test_threads_spin_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU the model's threads get their number and spin a little before they sleep; on a GPU nothing is said of them."""
+    """On a CPU the model's threads spin a little before they sleep; on a GPU nothing is said of them."""
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    on_cpu = vllm_environment(settings(cpu_threads=2), LOCAL, "cpu")
-    assert on_cpu["OMP_NUM_THREADS"] == "2"
+    on_cpu = vllm_environment(settings(), LOCAL, "cpu")
     assert 0 < int(on_cpu["GOMP_SPINCOUNT"]) < LIBGOMP_SPIN_COUNT
-    assert "OMP_NUM_THREADS" not in vllm_environment(settings(), LOCAL, "cuda")
+    assert "GOMP_SPINCOUNT" not in vllm_environment(settings(), LOCAL, "cuda")
 
 
 def test_the_operators_wait_policy_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,14 +94,58 @@ def test_the_operators_wait_policy_decides(monkeypatch: pytest.MonkeyPatch) -> N
     assert "GOMP_SPINCOUNT" not in vllm_environment(settings(), LOCAL, "cpu")
 
 
+@pytest.mark.parametrize(
+    ("values", "environment", "num_threads"),
+    [
+        ({"cpu_threads": 3}, {"OMP_NUM_THREADS": "7"}, 3),
+        ({}, {"OMP_NUM_THREADS": "7"}, 7),
+        ({}, {"OMP_NUM_THREADS": "7,2"}, 7),
+        ({}, {"OMP_NUM_THREADS": "all"}, None),
+        ({}, {}, None),
+    ],
+)
+def test_whose_number_of_threads_counts(
+    values: dict[str, int], environment: dict[str, str], num_threads: int | None
+) -> None:
+    """The setting's, else the operator's OMP_NUM_THREADS, else ours; what is reported is what the process is given."""
+    plan = plan_threads(settings(**values), environment)
+    assert plan.num_threads == (num_threads or choose_threads(settings()))
+    assert plan.variables == {"OMP_NUM_THREADS": str(plan.num_threads)}
+    assert plan.binding == "none"
+
+
+def test_the_operators_binding_is_honoured() -> None:
+    """vLLM's variable keeps the threads on the CPUs it names, as many as it names unless the setting says otherwise."""
+    cpus = sorted(os.sched_getaffinity(0))[:2]
+    bound = {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cpus)), "OMP_NUM_THREADS": "7"}
+    plan = plan_threads(settings(), bound)
+    assert (plan.num_threads, plan.cpus) == (len(cpus), tuple(cpus))
+    assert plan.variables["OMP_PLACES"] == f"{{{plan.binding}}}"
+    assert plan.variables["OMP_PROC_BIND"] == "true"
+    assert plan_threads(settings(cpu_threads=1), bound).variables["OMP_NUM_THREADS"] == "1"
+    for unbound in ("auto", "nobind"):
+        assert plan_threads(settings(), {"VLLM_CPU_OMP_THREADS_BIND": unbound}).binding == "none"
+
+
+@pytest.mark.parametrize("value", ["0|1", "all", "100000"])
+def test_a_binding_that_cannot_be_had_is_refused(value: str) -> None:
+    """Lists for several processes, no list, CPUs that are not ours: the operator reads which variable is meant."""
+    with pytest.raises(ConfigurationError, match="VLLM_CPU_OMP_THREADS_BIND is"):
+        plan_threads(settings(), {"VLLM_CPU_OMP_THREADS_BIND": value})
+
+
 def test_the_environment_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the operator set stays; what was not set is there inside the block only, and so is what the block sets."""
+    """What the operator set stays, but for what is fixed inside the block; what was not set is there inside it only, and
+    so is what the block sets."""
     monkeypatch.setenv("FOREBAY_TEST_SET", "theirs")
     monkeypatch.delenv("FOREBAY_TEST_UNSET", raising=False)
-    with environment_defaults({"FOREBAY_TEST_SET": "ours", "FOREBAY_TEST_UNSET": "ours"}):
+    monkeypatch.setenv("FOREBAY_TEST_FIXED", "theirs")
+    defaults = {"FOREBAY_TEST_SET": "ours", "FOREBAY_TEST_UNSET": "ours"}
+    with lent_environment(defaults, {"FOREBAY_TEST_FIXED": "ours"}):
+        assert os.environ["FOREBAY_TEST_FIXED"] == "ours"
         assert (os.environ["FOREBAY_TEST_SET"], os.environ["FOREBAY_TEST_UNSET"]) == ("theirs", "ours")
         os.environ["FOREBAY_TEST_SET"] = "changed"
         os.environ["FOREBAY_TEST_LEFT"] = "behind"
-    assert os.environ["FOREBAY_TEST_SET"] == "theirs"
+    assert (os.environ["FOREBAY_TEST_SET"], os.environ["FOREBAY_TEST_FIXED"]) == ("theirs", "theirs")
     assert "FOREBAY_TEST_UNSET" not in os.environ
     assert "FOREBAY_TEST_LEFT" not in os.environ

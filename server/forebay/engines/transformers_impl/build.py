@@ -10,10 +10,11 @@ import torch
 
 from forebay.engines.base import EngineInfo
 from forebay.engines.model_source import ModelSource
+from forebay.engines.sizing import choose_threads
 from forebay.engines.transformers_impl.batching import NotPlain, adopt_paged_attention
 from forebay.engines.transformers_impl.blocks import BLOCK_SIZE, BlockPool, blocks_for
 from forebay.engines.transformers_impl.capacity import Capacity, context_length, plan_capacity
-from forebay.engines.transformers_impl.device import choose_dtype, choose_threads, free_memory
+from forebay.engines.transformers_impl.device import choose_dtype, free_memory
 from forebay.engines.transformers_impl.kv import LayerShape, PagedCache, bytes_per_token
 from forebay.engines.transformers_impl.loading import LoadedModel, load_model
 from forebay.engines.transformers_impl.loop import Outputs, StepLoop

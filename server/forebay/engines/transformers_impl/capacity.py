@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 import structlog
 
+from forebay.engines.sizing import kv_ceiling, useful_kv_tokens
 from forebay.engines.transformers_impl.blocks import BLOCK_SIZE
 from forebay.errors import ConfigurationError
 from forebay.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_MEMORY_SHARE = 0.25
-_CONTEXT_SHARE = 8
-"""A row is taken to use an eighth of the context on average."""
 _DEFAULT_MODEL_LEN = 8192
 """For models without a limit of their own (recurrent ones)."""
 
@@ -57,8 +55,8 @@ def plan_capacity(settings: Settings, model_len: int, bytes_per_token: int, free
                 f"FOREBAY_KV_CACHE_MEMORY_MIB is {settings.kv_cache_memory_mib}, but {free_bytes >> 20} MiB are free."
             )
     else:
-        useful = max(model_len + BLOCK_SIZE, settings.max_num_seqs * model_len // _CONTEXT_SHARE)
-        num_bytes = min(useful * bytes_per_token, int(free_bytes * _MEMORY_SHARE))
+        useful = max(model_len + BLOCK_SIZE, useful_kv_tokens(settings, model_len))
+        num_bytes = min(useful * bytes_per_token, kv_ceiling(free_bytes))
     num_blocks = num_bytes // (bytes_per_token * BLOCK_SIZE)
     fitting = num_blocks * BLOCK_SIZE
     if fitting >= model_len:

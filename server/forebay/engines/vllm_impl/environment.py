@@ -1,13 +1,13 @@
-"""Environment variables of vLLM and its libraries, set while it starts, only where the operator has not set them."""
+"""Environment variables of vLLM and its libraries, set while it starts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from forebay.engines.model_source import ModelSource
-from forebay.engines.vllm_impl.sizing import choose_threads, eager
+from forebay.engines.vllm_impl.sizing import eager
 from forebay.settings import Settings
 
 SPIN_COUNT = 10_000
@@ -17,7 +17,7 @@ thread that is waited for as soon as anything else runs, the server for one, and
 
 
 def vllm_environment(settings: Settings, source: ModelSource, device: str) -> dict[str, str]:
-    """What vLLM, and the engine process it starts, are to find.
+    """What vLLM, and the engine process it starts, are to find where the operator has set nothing else.
 
     No usage reports; no network for a local model; no logging set-up of its own, so that its records reach ours; its
     C++ libraries and Python warnings quiet; processes spawned, because a fork of a process with threads may hang.
@@ -34,7 +34,6 @@ def vllm_environment(settings: Settings, source: ModelSource, device: str) -> di
     if source.local:
         wanted |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if device == "cpu":
-        wanted["OMP_NUM_THREADS"] = str(choose_threads(settings))
         if "OMP_WAIT_POLICY" not in os.environ:  # the spin count would win over the operator's policy
             wanted["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
         if eager(settings, device):
@@ -44,11 +43,13 @@ def vllm_environment(settings: Settings, source: ModelSource, device: str) -> di
 
 
 @contextmanager
-def environment_defaults(defaults: dict[str, str]) -> Iterator[None]:
-    """`defaults` where nothing is set, for as long as the block runs; then all is as it was, whatever the block set."""
+def lent_environment(defaults: Mapping[str, str], fixed: Mapping[str, str] | None = None) -> Iterator[None]:
+    """`defaults` where nothing is set and `fixed` whatever is set, for as long as the block runs; then all is as it was,
+    whatever the block set."""
     before = dict(os.environ)
     for name, default in defaults.items():
         os.environ.setdefault(name, default)
+    os.environ.update(fixed or {})
     try:
         yield
     finally:

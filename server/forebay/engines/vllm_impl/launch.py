@@ -23,7 +23,7 @@ import structlog
 from forebay.engines.base import EngineInfo
 from forebay.engines.model_source import ModelSource
 from forebay.engines.text_codec import TextCodec
-from forebay.engines.vllm_impl.environment import environment_defaults, vllm_environment
+from forebay.engines.vllm_impl.environment import lent_environment, vllm_environment
 from forebay.engines.vllm_impl.errors import ErrorTable, explain_start
 from forebay.engines.vllm_impl.launched import Launched
 from forebay.engines.vllm_impl.names import (
@@ -36,8 +36,9 @@ from forebay.engines.vllm_impl.names import (
     load,
 )
 from forebay.engines.vllm_impl.output import ProcessOutput
-from forebay.engines.vllm_impl.sizing import MIB, KvShape, choose_threads, engine_args, kv_cache_bytes
+from forebay.engines.vllm_impl.sizing import MIB, KvShape, engine_args, kv_cache_bytes
 from forebay.engines.vllm_impl.stats import EngineCounters
+from forebay.engines.vllm_impl.thread_plan import ThreadPlan, plan_threads
 from forebay.errors import ConfigurationError, EngineUnavailable
 from forebay.settings import Settings
 
@@ -125,25 +126,28 @@ class Launcher:
 
     def _in_vllm_environment(self, call: Callable[[], T]) -> T:
         defaults = vllm_environment(self._settings, self._source, self._device)
-        with environment_defaults(defaults), _signals_held_back(), self._vllm_quiet():
+        with lent_environment(defaults), _signals_held_back(), self._vllm_quiet():
             return call()
 
     def _launch(self) -> Launched:
         output = ProcessOutput()
+        llm: Any = None
         try:
-            with environment_defaults(
-                {"VLLM_RPC_BASE_PATH": str(output.folder)}
-            ):  # its sockets, which it leaves behind
+            threads = plan_threads(self._settings) if self._device == "cpu" else None
+            sockets = {"VLLM_RPC_BASE_PATH": str(output.folder)}  # which vLLM leaves behind
+            with lent_environment(sockets, threads.variables if threads else None):
                 llm = self._start(output)
+            tokenizer = copy.deepcopy(llm.get_tokenizer())  # vLLM uses its own on the event loop
+            text = TextCodec(tokenizer, self._settings.render_timeout_s)
+            return Launched(llm, self._describe(llm, text, threads), text, ErrorTable(), output)
         except BaseException as exc:
             _let_go(exc)
+            if llm is not None:
+                llm.shutdown(timeout=0)
             output.close()
             if self._given_up:
                 raise EngineUnavailable(CLOSED) from exc
             raise self._explain(exc, output) from exc
-        tokenizer = copy.deepcopy(llm.get_tokenizer())  # vLLM uses its own on the event loop
-        text = TextCodec(tokenizer, self._settings.render_timeout_s)
-        return Launched(llm, self._describe(llm, text), text, ErrorTable(), output)
 
     def _start(self, output: ProcessOutput) -> Any:
         args = engine_args(self._settings, self._source, self._device)
@@ -165,7 +169,7 @@ class Launcher:
             raise EngineUnavailable(CLOSED)
         return load(ASYNC_LLM).from_vllm_config(config, stat_loggers=[self._counters.stat_logger()])
 
-    def _describe(self, llm: Any, text: TextCodec) -> EngineInfo:
+    def _describe(self, llm: Any, text: TextCodec, threads: ThreadPlan | None) -> EngineInfo:
         model, cache, scheduler = (
             llm.vllm_config.model_config, llm.vllm_config.cache_config, llm.vllm_config.scheduler_config
         )  # fmt: skip
@@ -178,8 +182,9 @@ class Launcher:
             "eager": model.enforce_eager,
             "prefix_caching": cache.enable_prefix_caching,
         }
-        if self._device == "cpu":
-            details["threads"] = choose_threads(self._settings)
+        if threads is not None:
+            details["threads"] = threads.num_threads
+            details["thread_binding"] = threads.binding
             details["kv_cache_mib"] = cache.kv_cache_memory_bytes // MIB
         return EngineInfo(
             engine="vllm",

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from forebay.engines.limits import available_memory
 from forebay.engines.model_source import ModelSource
-from forebay.engines.vllm_impl.limits import available_memory, computes_bf16, usable_cpus
+from forebay.engines.sizing import choose_cpu_dtype, kv_ceiling, useful_kv_tokens
 from forebay.settings import Settings
 
 MIB = 1 << 20
-FEW_CORES = 4
 CPU_BLOCK_SIZE = 32
 """Tokens; vLLM's 128 on a CPU shares no prefix shorter than that. Its kernels want multiples of 32."""
-CONTEXT_SHARE = 8
-"""A sequence is taken to use an eighth of the context on average."""
-MEMORY_SHARE = 0.25
 MAX_LOGPROBS = 20
 FIT_TO_KV_CACHE = -1
 """vLLM's `max_model_len` for: the model's own, as far as one sequence of it fits into the KV cache."""
@@ -42,6 +39,7 @@ def engine_args(settings: Settings, source: ModelSource, device: str) -> dict[st
         "trust_remote_code": False,
         "enforce_eager": eager(settings, device),
         "max_num_seqs": settings.max_num_seqs,
+        "scheduling_policy": "priority",
         "max_num_batched_tokens": max(settings.max_num_batched_tokens, settings.max_num_seqs),
         "max_logprobs": MAX_LOGPROBS,
         "enable_prefix_caching": True,
@@ -62,21 +60,11 @@ def eager(settings: Settings, device: str) -> bool:
 
 
 def choose_dtype(settings: Settings, device: str) -> str:
-    if settings.dtype != "auto" or device != "cpu":
-        return settings.dtype
-    return "bfloat16" if computes_bf16() else "float32"
+    """On a GPU vLLM chooses."""
+    return choose_cpu_dtype(settings) if device == "cpu" else settings.dtype
 
 
 def kv_cache_bytes(settings: Settings, shape: KvShape, free: int | None = None) -> int:
-    """KV cache on a CPU: `max_num_seqs` sequences of an eighth of the context, one of all of it, at most 25% of `free`."""
-    num_tokens = max(shape.max_model_len, settings.max_num_seqs * shape.max_model_len // CONTEXT_SHARE)
-    ceiling = int((available_memory() if free is None else free) * MEMORY_SHARE)
-    return min(num_tokens * shape.bytes_per_token, ceiling)
-
-
-def choose_threads(settings: Settings, cpus: list[int] | None = None) -> int:
-    """Threads of the model on a CPU: all of a few cores; of more, one is left to the server, as vLLM does."""
-    if settings.cpu_threads is not None:
-        return settings.cpu_threads
-    num_cores = len(usable_cpus() if cpus is None else cpus)
-    return num_cores if num_cores <= FEW_CORES else num_cores - 1
+    """KV cache on a CPU: what is useful, at most a quarter of `free`, which is what vLLM's one memory node has left."""
+    useful = useful_kv_tokens(settings, shape.max_model_len) * shape.bytes_per_token
+    return min(useful, kv_ceiling(available_memory(one_node=True) if free is None else free))

@@ -1,0 +1,71 @@
+"""How many threads compute the model on a CPU, and on which of its cores they are kept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from forebay.engines.limits import allowed_cpus, parse_cpus, usable_cpus
+from forebay.engines.sizing import choose_threads
+from forebay.errors import ConfigurationError
+from forebay.settings import Settings
+
+BIND = "VLLM_CPU_OMP_THREADS_BIND"
+"""vLLM's variable: a list of CPUs for each of its processes, separated by `|`, or one of CHOICES."""
+CHOICES = ("", "auto", "nobind")
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadPlan:
+    """`cpus`: what the operator binds the threads to; empty where they may run anywhere."""
+
+    num_threads: int
+    cpus: tuple[int, ...] = ()
+
+    @property
+    def binding(self) -> str:
+        return ",".join(map(str, self.cpus)) or "none"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """OpenMP's, for the process that runs the model. They bind whatever loads OpenMP's library, so that must not
+        happen in this process while they are set."""
+        number = {"OMP_NUM_THREADS": str(self.num_threads)}
+        if not self.cpus:
+            return number
+        return number | {"OMP_PLACES": f"{{{self.binding}}}", "OMP_PROC_BIND": "true"}
+
+
+def plan_threads(settings: Settings, environment: Mapping[str, str] = os.environ) -> ThreadPlan:
+    """The setting, else the number of CPUs the operator binds them to, else OMP_NUM_THREADS, else by the cores there are
+    beside vLLM's memory, which is of one node.
+
+    vLLM leaves the binding to an executor that we replace, so its variable is read here. Raises ConfigurationError for
+    CPUs that this process may not use, and for a number of lists other than one.
+    """
+    cpus = _bound(environment.get(BIND, ""))
+    # Theirs may be a list, a number for each level of nesting.
+    asked = re.match(r"\s*([1-9]\d*)\s*(,|$)", environment.get("OMP_NUM_THREADS", ""))
+    if settings.cpu_threads is not None:
+        return ThreadPlan(settings.cpu_threads, cpus)
+    if cpus:
+        return ThreadPlan(len(cpus), cpus)
+    return ThreadPlan(int(asked[1]) if asked else choose_threads(settings, usable_cpus(one_node=True)))
+
+
+def _bound(value: str) -> tuple[int, ...]:
+    if value in CHOICES:
+        return ()
+    try:
+        cpus = tuple(dict.fromkeys(parse_cpus(value)))
+    except ValueError:
+        raise ConfigurationError(
+            f"{BIND} is {value!r}: Forebay runs the model in one process, so it has to be one list of CPUs, as 0-3,8."
+        ) from None
+    if unusable := set(cpus) - set(allowed_cpus()):
+        raise ConfigurationError(
+            f"{BIND} is {value!r}, but this process may not use the CPUs {', '.join(map(str, sorted(unusable)))}."
+        )
+    return cpus
