@@ -146,6 +146,31 @@ async def test_a_death_too_many_is_fatal(make: Hosts, fatal: list[str]) -> None:
     assert host.load().running == 0
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no memory yet"), ConfigurationError("no memory yet")])
+async def test_a_restart_that_fails_is_one_of_the_restarts(make: Hosts, fatal: list[str], error: Exception) -> None:
+    """While restarts are left the next one is tried; a request is served again after it."""
+    engines = iter([build(), Unloadable(error), build()])
+    host = make(lambda: next(engines), max_restarts=2)
+    host.begin()
+    await until(lambda: host.state == "ready")
+    await die(host)
+    await until(lambda: host.state == "restarting", timeout_s=3)
+    await until(lambda: host.health().ok, timeout_s=5)
+    assert (host.num_restarts, fatal) == (2, [])
+    assert (await ask(await host.engine(), await raw(await host.engine(), "go"), max_tokens=3)).token_ids
+
+
+async def test_the_last_restart_that_fails_is_fatal_in_its_own_words(make: Hosts, fatal: list[str]) -> None:
+    """The operator reads why the engine could not be had again."""
+    engines = iter([build(), Unloadable(ConfigurationError("The model directory is gone."))])
+    host = make(lambda: next(engines), max_restarts=1)
+    host.begin()
+    await until(lambda: host.state == "ready")
+    await die(host)
+    await until(lambda: host.state == "failed", timeout_s=3)
+    assert fatal == ["The model directory is gone."]
+
+
 async def test_configuration_errors_reach_the_operator_word_for_word(make: Hosts, fatal: list[str]) -> None:
     """A build that cannot serve is fatal at once, with its own sentence; clients learn only that it failed."""
 

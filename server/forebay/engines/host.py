@@ -24,6 +24,7 @@ HostState = Literal["unloaded", "loading", "ready", "restarting", "failed", "clo
 
 POLL_S = 0.25
 CLOSE_DEAD_S = 5.0
+RELOAD_PAUSE_S = 1.0
 FIRST_RETRY_AFTER_S = 10.0
 NOTHING_LOADED = EngineLoad(running=0, waiting=0, kv_use=0.0, num_prompt_tokens=0, num_generated_tokens=0, num_steps=0)
 REASONS: dict[HostState, str] = {
@@ -39,8 +40,8 @@ class EngineHost:
     """Owns one engine at a time; every call belongs to one event loop.
 
     `build` makes an engine that is not started; it may block, and runs in a thread of its own. A dead engine is closed
-    and built anew up to `max_restarts` times; then, and when a load fails, `on_fatal` gets a sentence for the operator,
-    after which the state stays `failed`. `reason` and the reasons in `health` are fit for clients: they hold no
+    and built anew up to `max_restarts` times, of which each that fails is one; then, and when the first load fails,
+    `on_fatal` gets a sentence for the operator, after which the state stays `failed`. `reason` and the reasons in `health` are fit for clients: they hold no
     exception text. `misconfigured` says that what failed was a ConfigurationError.
     """
 
@@ -131,13 +132,13 @@ class EngineHost:
     async def _supervise(self) -> None:
         try:
             engine = await self._load_engine()
-            for num_restarts in range(1, self._max_restarts + 1):
-                await self._watch_until_dead(engine)
-                self.num_restarts = num_restarts
-                logger.error("engine_restarting", attempt=num_restarts, of=self._max_restarts)
-                await self._discard(engine)
-                engine = await self._load_engine()
             await self._watch_until_dead(engine)
+            while self.num_restarts < self._max_restarts:
+                self.num_restarts += 1
+                logger.error("engine_restarting", attempt=self.num_restarts, of=self._max_restarts)
+                await self._discard()
+                if (replacement := await self._reload()) is not None:
+                    await self._watch_until_dead(replacement)
             self._fail(f"The engine died; restarts used: {self._max_restarts} of {self._max_restarts}.")
         except ConfigurationError as exc:
             self.misconfigured = True
@@ -160,6 +161,21 @@ class EngineHost:
         logger.info("engine_ready", engine=self.info.engine, model=self.info.model_id, load_s=round(self._load_s, 2))
         return engine
 
+    async def _reload(self) -> Engine | None:
+        """The new engine; None, after a while, where it could not be loaded and restarts are left.
+
+        The same settings have loaded before, so even a ConfigurationError may pass: what the dead engine held can still
+        be in use, and vLLM reports most failures of its process as one.
+        """
+        try:
+            return await self._load_engine()
+        except Exception:
+            if self.num_restarts == self._max_restarts:
+                raise
+            logger.exception("engine_reload_failed")
+            await asyncio.sleep(RELOAD_PAUSE_S)
+            return None
+
     async def _watch_until_dead(self, engine: Engine) -> None:
         while (health := engine.health()).alive:
             was_stalled = self._progress.stalled
@@ -171,15 +187,16 @@ class EngineHost:
             await asyncio.sleep(POLL_S)
         logger.error("engine_died", reason=health.reason)
 
-    async def _discard(self, engine: Engine) -> None:
-        """Closes a dead engine. That it cannot even be closed must not keep the next one from starting."""
+    async def _discard(self) -> None:
+        """Closes a dead engine, or one that did not start. That it cannot even be closed must not keep the next one from starting."""
         self.state = "restarting"
         self._load_began = time.monotonic()
+        engine, self._engine = self._engine, None
         try:
-            await engine.close(CLOSE_DEAD_S)
+            if engine is not None:
+                await engine.close(CLOSE_DEAD_S)
         except Exception:
             logger.exception("engine_close_failed")
-        self._engine = None
 
     def _fail(self, sentence: str) -> None:
         self.state = "failed"
