@@ -7,14 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-OLDEST = (3, 11)
+OLDEST, NEWEST = (3, 11), (3, 13)
+"""The locks hold torch for these and what lies between."""
 
 
 def main() -> None:
     target = Path(sys.argv[1])
-    if sys.version_info < OLDEST:
+    if not OLDEST <= tuple(sys.version_info[:2]) <= NEWEST:
         sys.exit(
-            f"Forebay needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Name another one: make PYTHON=python3.12 ..."
+            f"Forebay's locks are for Python 3.11 to 3.13; {sys.executable} is {sys.version.split()[0]}. Name another one: make PYTHON=python3.12 ..."
         )
     # --clear: an environment that was cut short holds a Python and no pip.
     made = subprocess.run(
