@@ -61,6 +61,14 @@ def test_the_last_error_is_kept(output: ProcessOutput) -> None:
     assert output.tail == ["Segmentation fault"]
 
 
+def test_a_record_cut_short_is_plain_text(output: ProcessOutput, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that died while it wrote one leaves its beginning; what follows is read all the same."""
+    output.starting = False
+    write(output, RECORD_MARK + '[40, "vllm.deep", "half', record(logging.WARNING, "whole"))
+    assert output.tail == ['[40, "vllm.deep", "half']
+    assert ("vllm.deep", logging.WARNING, "whole") in caplog.record_tuples
+
+
 def test_closed_without_a_process_it_leaves_nothing() -> None:
     """A start that failed early: closing returns at once, twice, and the directory is gone."""
     output = ProcessOutput()

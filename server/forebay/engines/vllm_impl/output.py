@@ -75,7 +75,12 @@ class ProcessOutput:
             logger.debug("%s", text)
         if not record:
             return
-        level, name, message = json.loads(record)
+        try:
+            level, name, message = json.loads(record)
+        except ValueError:  # cut short, by a process that died while it wrote
+            self._tail.append(record)
+            logger.debug("%s", record)
+            return
         if level >= logging.ERROR and not name.startswith("py."):
             self._last_error = next((part for part in reversed(message.splitlines()) if part.strip()), None)
         if self.starting and level == logging.WARNING:
