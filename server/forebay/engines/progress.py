@@ -16,7 +16,7 @@ class ProgressWatch:
 
     def reset(self) -> None:
         """For a new engine, whose counters begin anew."""
-        self._counters = (-1, -1, -1)
+        self._counters: tuple[int, int, int] | None = None
         self._moved_at = time.monotonic()
         self.stalled = False
         self.reason: str | None = None
