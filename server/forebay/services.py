@@ -79,13 +79,17 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         max_restarts=settings.engine_restarts,
         on_fatal=drain.fail,
     )
-    admission = Admission(
-        num_slots=settings.max_num_seqs,
-        max_queued=settings.max_queued_requests,
-        max_queued_tokens=settings.max_queued_tokens,
+    admission, reading = (
+        Admission(
+            num_slots=settings.max_num_seqs,
+            max_queued=settings.max_queued_requests,
+            max_queued_tokens=settings.max_queued_tokens,
+            unit=unit,
+        )
+        for unit in ("sequences", "texts")
     )
     secret = settings.secret.get_secret_value().encode() if settings.secret else secrets.token_bytes(32)
-    pipeline = Pipeline(host, admission, drain, secret=secret, request_timeout_s=settings.request_timeout_s)
+    pipeline = Pipeline(host, admission, reading, drain, secret=secret, request_timeout_s=settings.request_timeout_s)
     models = ModelNames.of(
         settings.served_model_names, "scripted" if choice.engine == "scripted" else model_name(settings)
     )

@@ -9,6 +9,7 @@ import pytest
 from forebay.engines.base import Engine
 from forebay.engines.scripted import ScriptedEngine
 from forebay.observe.record import RequestRecord
+from forebay.pipeline import Work
 from forebay.services import Services, build_services
 from forebay.settings import Settings
 from forebay.types import Caller, Deltas, GenerationRequest, Prompt, Sampling
@@ -30,7 +31,12 @@ async def ask(services: Services, tenant: str) -> int:
     """One request of a tenant; returns how many of its prompt's tokens were found in the prefix cache."""
     request = GenerationRequest("id", Prompt((104,) * 600), Sampling(max_tokens=1))
     record = RequestRecord("id", "POST")
-    async with aclosing(await services.pipeline.start(Caller(tenant, "key"), [request], record)) as generation:
+
+    async def prepare(engine: Engine) -> Work:
+        return Work([request])
+
+    started = await services.pipeline.start(Caller(tenant, "key"), record, 1, prepare)
+    async with aclosing(started) as generation:
         async for _ in generation:
             pass
         return generation.usage.cached_tokens

@@ -13,10 +13,10 @@ from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 
 from forebay.api import fields
-from forebay.api.deps import CallerDep, ServicesDep
+from forebay.api.deps import CallerDep, RecordDep, ServicesDep
 from forebay.api.disconnect import ClientGone
 from forebay.api.schemas import Body
-from forebay.errors import BodyTooLarge, InvalidRequest, RequestTimeout, ShuttingDown, UnsupportedMediaType
+from forebay.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
 
 BodyT = TypeVar("BodyT", bound=Body)
 
@@ -30,21 +30,16 @@ MAX_NAME_CHARS = 64
 def json_body(schema: type[BodyT]) -> Callable[..., Awaitable[BodyT]]:
     """A dependency that reads a `schema`. It depends on the caller, so nothing is parsed for a stranger."""
 
-    async def read(request: Request, services: ServicesDep, caller: CallerDep) -> BodyT:
+    async def read(request: Request, services: ServicesDep, caller: CallerDep, record: RecordDep) -> BodyT:
         check_media_type(request)
         settings = services.settings
-        try:
-            async with services.drain.deadline(asyncio.get_running_loop().time() + settings.request_timeout_s):
-                raw = await read_capped(request, settings.max_body_bytes)
-        except TimeoutError:
-            if services.drain.forced:
-                raise ShuttingDown("The server shut down before the body was complete.", retry_after_s=1) from None
-            raise RequestTimeout(f"The body was not complete after {settings.request_timeout_s:.0f} s.") from None
+        async with services.pipeline.in_time(record):
+            raw = await read_capped(request, settings.max_body_bytes)
         if len(raw) < LARGE_BYTES:
             body = read_body(schema, raw, settings.max_json_depth)
         else:
             body = await asyncio.to_thread(read_body, schema, raw, settings.max_json_depth)
-        ignored = fields.screen(body.model_extra or {}, schema.undeclared, strict=caller.strict)
+        ignored = fields.screen(body.extras(), schema.undeclared, strict=caller.strict)
         note_ignored(request, ignored)
         return body
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -12,16 +13,17 @@ from forebay.api.answer_schemas import ChatCompletion
 from forebay.api.answers import chat_body
 from forebay.api.body import json_body, note_ignored
 from forebay.api.deps import CallerDep, RecordDep, ServicesDep
-from forebay.api.engine import loaded_engine
+from forebay.api.disconnect import unless_gone
 from forebay.api.frames import ChatFrames
 from forebay.api.openapi import documented
 from forebay.api.respond import answer_head, respond
 from forebay.api.sampling import check_options, to_sampling
-from forebay.api.schemas import ChatPromptBody, ChatRequest, TokenizeRequest
+from forebay.api.schemas import ChatMessage, ChatRequest, TemplateBody
 from forebay.api.template_kwargs import template_kwargs
 from forebay.chat.messages import ignored_fields, to_chat
 from forebay.chat.reasoning import ReasoningFamily
-from forebay.engines.base import EngineInfo
+from forebay.engines.base import Engine, EngineInfo
+from forebay.pipeline import Work
 from forebay.types import Caller, Chat, GenerationRequest
 
 router = APIRouter()
@@ -39,30 +41,30 @@ async def create_chat_completion(
 ) -> Response:
     """A model's answer to a conversation."""
     record.model = services.models.resolve(body.model)
+    record.user, record.safety_identifier, record.metadata = body.user, body.safety_identifier, body.metadata or {}
     check_options(body, max_choices=services.settings.max_choices)
-    engine = await loaded_engine(request, services)
-    family = await services.family_of(engine)
-    chat = conversation(request, body, caller, engine.info, family)
-    prompt = replace(await engine.render(chat), prefill=chat.prefill)
-    sampling = to_sampling(
-        body,
-        engine.info,
-        num_prompt_tokens=len(prompt.token_ids),
-        max_tokens=body.max_completion_tokens or body.max_tokens,
-        max_tokens_param="max_completion_tokens" if body.max_completion_tokens else "max_tokens",
-        num_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-    )
-    if family is not None and family.hidden_by_skipping(engine.info.special_tokens):
-        sampling = replace(sampling, skip_special_tokens=False)
-    generation = await services.pipeline.start(
-        caller,
-        [GenerationRequest(record.request_id, prompt, sampling, body.n or 1, metadata=body.metadata or {})],
-        record,
-        family=family,
-        include_reasoning=body.include_reasoning is not False,
-    )
+    num_choices = body.n or 1
+
+    async def prepare(engine: Engine) -> Work:
+        family = await services.family_of(engine)
+        chat = conversation(request, body.messages, body, caller, engine.info, family)
+        prompt = replace(await engine.render(chat), prefill=chat.prefill)
+        sampling = to_sampling(
+            body,
+            engine.info,
+            num_prompt_tokens=len(prompt.token_ids),
+            max_tokens=body.max_completion_tokens or body.max_tokens,
+            max_tokens_param="max_completion_tokens" if body.max_completion_tokens else "max_tokens",
+            num_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        )
+        if family is not None and family.hidden_by_skipping(engine.info.special_tokens):
+            sampling = replace(sampling, skip_special_tokens=False)
+        asked = GenerationRequest(record.request_id, prompt, sampling, num_choices, metadata=record.metadata)
+        return Work([asked], family, include_reasoning=body.include_reasoning is not False)
+
+    generation = await unless_gone(request, services.pipeline.start(caller, record, num_choices, prepare))
     shape = {"logprobs": bool(body.logprobs), "reasoning_content": services.settings.reasoning_content}
-    head = answer_head("chatcmpl", "chat.completion", services, engine.info, record)
+    head = answer_head("chatcmpl", "chat.completion", services, generation.info, record)
     chunk_head = {**head, "object": "chat.completion.chunk"}
     return await respond(
         request,
@@ -71,19 +73,19 @@ async def create_chat_completion(
         services.settings,
         frames=ChatFrames(chunk_head, body.stream_options, **shape) if body.stream else None,
         whole=lambda choices: chat_body(head, choices, generation.usage, **shape),
-        num_choices=body.n or 1,
+        num_choices=num_choices,
     )
 
 
 def conversation(
     request: Request,
-    body: ChatPromptBody | TokenizeRequest,
+    messages: Sequence[ChatMessage],
+    body: TemplateBody,
     caller: Caller,
     info: EngineInfo,
     family: ReasoningFamily | None,
 ) -> Chat:
     """The messages as the model's template takes them; what it does not read of them is noted as ignored."""
-    messages = body.messages or []
     continues = bool(body.continue_final_message)
     chat = to_chat(
         messages,

@@ -30,6 +30,7 @@ class Ignored:
 _TOOLS = "tool calls are not offered yet."
 _STRUCTURED = "structured output is not offered yet."
 _INTERNAL = "it is set by the server alone."
+_TEMPLATE_ADDS = Refused("the chat template writes the special tokens.", (False,))
 _TOKENS = "per-request token lists are not offered; use `logit_bias`."
 
 _COMMON: Mapping[str, Refused | Ignored] = {
@@ -82,7 +83,7 @@ CHAT: Mapping[str, Refused | Ignored] = {
     "chat_template": Refused("templates come with the model, never from a request (CVE-2025-61620)."),
     "documents": Refused("documents belong into the messages."),
     "echo": Refused("a chat answer never repeats the prompt.", (False,)),
-    "add_special_tokens": Refused("the chat template writes the special tokens.", (False,)),
+    "add_special_tokens": _TEMPLATE_ADDS,
     "media_io_kwargs": Refused("the model reads text only."),
     "thinking_token_budget": Refused("reasoning has no budget of its own; use `max_completion_tokens`."),
 }
@@ -92,6 +93,16 @@ COMPLETIONS: Mapping[str, Refused | Ignored] = {
     "suffix": Refused("the model cannot fill in the middle."),
     "response_format": Refused(_STRUCTURED, ({"type": "text"},)),
 }
+
+_CONVERSATION = Refused("it is about `messages`, and there are none.", (False, {}))
+
+TOKENIZE_PROMPT: Mapping[str, Refused] = {
+    "add_generation_prompt": _CONVERSATION,
+    "continue_final_message": _CONVERSATION,
+    "chat_template_kwargs": _CONVERSATION,
+}
+TOKENIZE_MESSAGES: Mapping[str, Refused] = {"add_special_tokens": _TEMPLATE_ADDS}
+"""Declared fields of /tokenize that mean nothing beside the other of its two inputs."""
 
 MAX_HEADER_CHARS = 1024
 """How much of a client's names an answer's header repeats."""

@@ -14,10 +14,11 @@ from forebay.api.answers import collect
 from forebay.api.body import json_body
 from forebay.api.deps import CallerDep, RecordDep, ServicesDep
 from forebay.api.disconnect import unless_gone
-from forebay.api.engine import loaded_engine
 from forebay.api.openapi import documented
 from forebay.api.sampling import plain_sampling
 from forebay.api.schemas import GenerateRequest
+from forebay.engines.base import Engine
+from forebay.pipeline import Work
 from forebay.types import GenerationRequest, Prompt
 
 router = APIRouter()
@@ -35,12 +36,15 @@ async def generate(
 ) -> Response:
     """What the model writes after the prompt."""
     record.model = services.models.names[0]
-    engine = await loaded_engine(request, services)
-    prompt = Prompt(tuple(await engine.tokenize(body.prompt)), body.prompt)
-    sampling = plain_sampling(
-        body, engine.info, num_prompt_tokens=len(prompt.token_ids), default_max_tokens=DEFAULT_MAX_TOKENS
-    )
-    generation = await services.pipeline.start(caller, [GenerationRequest(record.request_id, prompt, sampling)], record)
+
+    async def prepare(engine: Engine) -> Work:
+        prompt = Prompt(tuple(await engine.tokenize(body.prompt)), body.prompt)
+        sampling = plain_sampling(
+            body, engine.info, num_prompt_tokens=len(prompt.token_ids), default_max_tokens=DEFAULT_MAX_TOKENS
+        )
+        return Work([GenerationRequest(record.request_id, prompt, sampling)])
+
+    generation = await unless_gone(request, services.pipeline.start(caller, record, 1, prepare))
     async with aclosing(generation):
         (choice,) = await unless_gone(request, collect(generation, 1))
     return json_answer(

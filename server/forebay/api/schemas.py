@@ -6,7 +6,7 @@ Caps and ranges are those of docs/guards.md; what depends on the model (vocabula
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, NotRequired
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, with_config
 from typing_extensions import TypedDict
@@ -24,16 +24,6 @@ Strings = Annotated[list[str], Field(fail_fast=True)]
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 
 
-class StreamOptions(BaseModel):
-    """`continuous_usage_stats` puts usage on every chunk; `include_obfuscation` pads chunks against traffic analysis."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
-    continuous_usage_stats: bool | None = None
-
-
 class Body(BaseModel):
     """A JSON body: strict types, unknown fields kept aside for `fields.screen`."""
 
@@ -41,6 +31,22 @@ class Body(BaseModel):
 
     undeclared: ClassVar = fields.NONE
     """What becomes of known fields that the schema does not declare."""
+
+    def extras(self) -> dict[str, Any]:
+        """The fields that the schema does not declare, by path."""
+        return self.model_extra or {}
+
+
+class StreamOptions(Body):
+    """`continuous_usage_stats` puts usage on every chunk; `include_obfuscation` pads chunks against traffic analysis."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+Identifier = Annotated[str, StringConstraints(max_length=256)]
+Metadata = Annotated[dict[Annotated[str, StringConstraints(max_length=64)], str], Field(max_length=16)]
 
 
 class SamplingBody(Body):
@@ -68,7 +74,12 @@ class SamplingBody(Body):
     min_p: float | None = Field(None, ge=0, le=1)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Annotated[str, StringConstraints(max_length=256)] | None = None
+    user: Identifier | None = None
+    metadata: Metadata | None = None
+
+    def extras(self) -> dict[str, Any]:
+        options = {} if self.stream_options is None else self.stream_options.extras()
+        return {**super().extras(), **{f"stream_options.{name}": value for name, value in options.items()}}
 
 
 @with_config(ConfigDict(extra="allow", strict=True))
@@ -84,28 +95,27 @@ class ChatMessage(TypedDict):
     name: NotRequired[Annotated[str, StringConstraints(max_length=64)] | None]
 
 
-Metadata = Annotated[dict[Annotated[str, StringConstraints(max_length=64)], str], Field(max_length=16)]
+Messages = Annotated[list[ChatMessage], Field(fail_fast=True, min_length=1, max_length=4096)]
 
 
-class ChatPromptBody(Body):
-    """What decides the prompt of a chat."""
+class TemplateBody(Body):
+    """What decides, beside the messages, how a template renders them."""
 
-    messages: Annotated[list[ChatMessage], Field(fail_fast=True)] = Field(min_length=1, max_length=4096)
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     chat_template_kwargs: dict[str, Scalar] | None = Field(None, max_length=16)
 
 
-class ChatRequest(ChatPromptBody, SamplingBody):
+class ChatRequest(TemplateBody, SamplingBody):
     """`POST /v1/chat/completions`."""
 
     undeclared: ClassVar = fields.CHAT
 
+    messages: Messages
     max_completion_tokens: int | None = Field(None, ge=1, lt=2**31, description="Wins over `max_tokens`.")
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    metadata: Metadata | None = None
-    safety_identifier: Annotated[str, StringConstraints(max_length=256)] | None = None
+    safety_identifier: Identifier | None = None
     reasoning_effort: Annotated[str, StringConstraints(max_length=32)] | None = None
     include_reasoning: bool | None = None
 
@@ -118,19 +128,15 @@ class CompletionRequest(SamplingBody):
     prompt: str | Strings | TokenIds | Annotated[list[TokenIds], Field(fail_fast=True)]
     echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=20)
-    metadata: Metadata | None = None
 
 
-class TokenizeRequest(Body):
+class TokenizeRequest(TemplateBody):
     """`POST /tokenize`: either `prompt` or `messages`."""
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(fail_fast=True)] | None = Field(None, min_length=1, max_length=4096)
+    messages: Messages | None = None
     add_special_tokens: bool | None = None
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-    chat_template_kwargs: dict[str, Scalar] | None = Field(None, max_length=16)
     return_token_strs: bool | None = None
 
 

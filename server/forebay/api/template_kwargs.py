@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from forebay.api.schemas import ChatPromptBody, ChatRequest, TokenizeRequest
+from forebay.api.schemas import ChatRequest, TemplateBody
 from forebay.errors import InvalidRequest, UnsupportedParameter
 
 ALLOWED = frozenset(
@@ -22,17 +23,18 @@ ALLOWED = frozenset(
 )
 
 
-def template_kwargs(body: ChatPromptBody | TokenizeRequest, chat_template: str | None) -> dict[str, Any]:
-    """What the template gets beside the messages. `reasoning_effort` is honoured where the template reads it."""
-    kwargs: dict[str, Any] = dict(body.chat_template_kwargs or {})
-    for name in kwargs:
-        if name not in ALLOWED:
-            allowed = ", ".join(sorted(ALLOWED))
-            raise InvalidRequest(f"`chat_template_kwargs` may set: {allowed}.", param="chat_template_kwargs")
+def template_kwargs(body: TemplateBody, chat_template: str | None) -> dict[str, Any]:
+    """What the template gets beside the messages. Raises `UnsupportedParameter` for what it does not read.
+
+    False is taken all the same: it asks for nothing, and clients switch reasoning off without knowing whether there is any.
+    """
+    given = {f"chat_template_kwargs.{name}": (name, value) for name, value in (body.chat_template_kwargs or {}).items()}
+    if any(name not in ALLOWED for name, _ in given.values()):
+        allowed = ", ".join(sorted(ALLOWED))
+        raise InvalidRequest(f"`chat_template_kwargs` may set: {allowed}.", param="chat_template_kwargs")
     if isinstance(body, ChatRequest) and body.reasoning_effort is not None:
-        if "reasoning_effort" not in (chat_template or ""):
-            raise UnsupportedParameter(
-                "`reasoning_effort` is not supported: the model's template does not read it.", param="reasoning_effort"
-            )
-        kwargs["reasoning_effort"] = body.reasoning_effort
-    return kwargs
+        given["reasoning_effort"] = ("reasoning_effort", body.reasoning_effort)
+    for path, (name, value) in given.items():
+        if value is not False and not re.search(rf"\b{name}\b", chat_template or ""):
+            raise UnsupportedParameter(f"`{path}` is not supported: the model's template does not read it.", param=path)
+    return dict(given.values())

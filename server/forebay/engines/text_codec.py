@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from forebay.engines.threads import DaemonThreads
 from forebay.engines.vocabulary import Vocabulary
-from forebay.errors import InvalidRequest
+from forebay.errors import InvalidRequest, Overloaded
 from forebay.types import Chat, Prompt
 
 logger = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 NUM_THREADS = 4
 MOST_REASON = 200
@@ -46,29 +49,41 @@ class TextCodec:
     async def render(self, chat: Chat) -> Prompt:
         """The prompt `transformers` renders for these messages.
 
-        Raises InvalidRequest if the model has no template, the template refuses the messages or takes too long.
+        Raises InvalidRequest if the model has no template, the template refuses the messages or takes too long,
+        Overloaded if it could not begin.
         """
         if not self._tokenizer.chat_template:
             raise InvalidRequest("This model has no chat template: use /v1/completions.", param="messages")
         for name, value in chat.template_kwargs.items():
             if name in OWN_ARGUMENTS or not isinstance(value, str | int | float | bool | None):
                 raise InvalidRequest(f"{name!r} cannot be passed to the chat template.", param="chat_template_kwargs")
+        rendering = await self._begin(partial(self._render, chat))
         try:
             async with asyncio.timeout(self._render_timeout_s):
-                return await self._threads.run(partial(self._render, chat))
+                return await rendering
         except TimeoutError:
             raise InvalidRequest(
                 f"Rendering these messages took longer than {self._render_timeout_s:g} s.", param="messages"
             ) from None
 
     async def tokenize(self, text: str, add_special_tokens: bool) -> list[int]:
-        return await self._threads.run(partial(self._encode, text, add_special_tokens))
+        return await (await self._begin(partial(self._encode, text, add_special_tokens)))
 
     async def detokenize(self, token_ids: list[int]) -> str:
-        return await self._threads.run(partial(self._tokenizer.decode, token_ids))
+        return await (await self._begin(partial(self._tokenizer.decode, token_ids)))
 
     def close(self) -> None:
         self._threads.close()
+
+    async def _begin(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """`call` in a thread. Raises Overloaded if none is free for as long as a rendering may take."""
+        try:
+            async with asyncio.timeout(self._render_timeout_s):
+                return await self._threads.begin(call)
+        except TimeoutError:
+            raise Overloaded(
+                "The server is busy reading other requests' texts.", retry_after_s=self._render_timeout_s
+            ) from None
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         token_ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from forebay.errors import EngineUnavailable
+
 T = TypeVar("T")
 Job = Callable[[], None]
 
@@ -17,29 +19,40 @@ class DaemonThreads:
     """At most `num_threads` calls at a time, the others in order; threads start on first use.
 
     Unlike those of an executor they do not keep the process from ending: a call that never returns costs one of them
-    until then, no more.
+    until then, no more. All callers belong to one event loop.
     """
 
     def __init__(self, num_threads: int, name: str) -> None:
-        self._num_threads = num_threads
         self._name = name
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._num_open = 0
-        self._lock = threading.Lock()
+        self._num_busy = 0
+        self._free = asyncio.Semaphore(num_threads)
+        self._closed = False
 
     async def run(self, call: Callable[[], T]) -> T:
         """What `call` returns or raises. Cancelled before it began, it does not run."""
+        return await (await self.begin(call))
+
+    async def begin(self, call: Callable[[], T]) -> asyncio.Future[T]:
+        """Waits for a free thread, which then makes the call. Raises EngineUnavailable after `close`.
+
+        Cancelling the future gives the call up; its thread is busy until it returns.
+        """
+        await self._free.acquire()
+        if self._closed:
+            self._free.release()  # for the next one who waits
+            raise EngineUnavailable("The engine is closed.")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
         def settle(set_outcome: Callable[[Any], None], outcome: object) -> None:
+            self._num_busy -= 1
+            self._free.release()
             if not future.cancelled():
                 set_outcome(outcome)
 
         def job() -> None:
-            if future.cancelled():
-                return
             try:
                 outcome: tuple[Callable[[Any], None], object] = future.set_result, call()
             except BaseException as exc:  # whatever it is, the waiting task raises it
@@ -47,16 +60,15 @@ class DaemonThreads:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(settle, *outcome)
 
-        with self._lock:
-            self._num_open += 1
-            all_busy = len(self._threads) < min(self._num_open, self._num_threads)
-        if all_busy:
+        self._num_busy += 1
+        if self._num_busy > len(self._threads):
             self._start_one()
         self._jobs.put(job)
-        return await future
+        return future
 
     def close(self) -> None:
-        """The threads end after what they are doing and what waits; a later `run` would wait for ever."""
+        """The threads end after what they are doing; what waits for one is told so."""
+        self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
 
@@ -69,6 +81,3 @@ class DaemonThreads:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
-            # Counted here and not where it is awaited: a call that was given up keeps its thread until it returns.
-            with self._lock:
-                self._num_open -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +22,7 @@ class RequestRecord:
     times are `time.perf_counter()` seconds.
 
     `route` is the route's template ("/v1/models/{model_id}"), never the path a client sent; "unmatched" where none fits.
+    `user`, `safety_identifier` and `metadata` are the client's words, for accounts and never for logs.
     """
 
     request_id: str
@@ -33,6 +35,9 @@ class RequestRecord:
     tenant: str | None = None
     key_id: str | None = None
     model: str | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
     usage: Usage | None = None
     finish_reason: str | None = None
