@@ -1,8 +1,9 @@
 """What the HTTP layer costs on vLLM: output tokens a second through HTTP, as a share of bare AsyncLLM's.
 
-Two engines with the same arguments live side by side: one in a process that calls `AsyncLLM.generate` itself, one behind
-`forebay serve`. They are asked in turn, the same prompts each pair, so that a drifting machine hits both; the figure is the
-median of the pairs' ratios and a bootstrap interval. The HTTP client runs on the same cores and counts against us.
+Two engines with the same arguments live side by side: one in a process that calls `AsyncLLM.generate` itself, one
+behind `forebay serve`. They are asked in turn, the same prompts each pair, so that a drifting machine hits both; the
+figure is the median of the pairs' ratios and a bootstrap interval. The HTTP client runs on the same cores and counts
+against us.
 
     python benchmarks/http_over_bare.py [--streams 16 32] [--pairs 7] [--tokens 64] [--model DIR]
 
@@ -144,7 +145,8 @@ def main() -> None:
         raise SystemExit("the bare engine ended")
 
     def ask_bare(seed: int, streams: int) -> float:
-        bare.stdin.write(json.dumps({"seed": seed, "streams": streams, "tokens": args.tokens}) + "\n")  # type: ignore[union-attr]
+        order = json.dumps({"seed": seed, "streams": streams, "tokens": args.tokens})
+        bare.stdin.write(order + "\n")  # type: ignore[union-attr]
         bare.stdin.flush()  # type: ignore[union-attr]
         result = answer()
         return float(result["tokens"]) / float(result["seconds"])

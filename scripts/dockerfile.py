@@ -1,4 +1,4 @@
-"""As much of a Dockerfile's language as ours uses: stages, ARG, ENV, WORKDIR, COPY, RUN, HEALTHCHECK, ENTRYPOINT, CMD."""
+"""What ours uses of a Dockerfile's language: stages, ARG, ENV, WORKDIR, COPY, RUN, HEALTHCHECK, ENTRYPOINT, CMD."""
 
 from __future__ import annotations
 

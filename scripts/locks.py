@@ -1,4 +1,4 @@
-"""What the locks are made of and how they are read; shared by lock.py, install.py and the tests. Standard library only."""
+"""What the locks are made of and how they are read; for lock.py, install.py and the tests. Standard library only."""
 
 from __future__ import annotations
 

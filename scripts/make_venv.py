@@ -15,7 +15,8 @@ def main() -> None:
     target = Path(sys.argv[1])
     if not OLDEST <= tuple(sys.version_info[:2]) <= NEWEST:
         sys.exit(
-            f"Forebay's locks are for Python 3.11 to 3.13; {sys.executable} is {sys.version.split()[0]}. Name another one: make PYTHON=python3.12 ..."
+            f"Forebay's locks are for Python 3.11 to 3.13; {sys.executable} is {sys.version.split()[0]}. "
+            "Name another one: make PYTHON=python3.12 ..."
         )
     # --clear: an environment that was cut short holds a Python and no pip.
     made = subprocess.run(
@@ -29,7 +30,8 @@ def main() -> None:
         shutil.rmtree(target, ignore_errors=True)
         version = ".".join(str(part) for part in sys.version_info[:2])
         sys.exit(
-            f"{made.stdout}\nNo virtual environment could be made. On Debian and Ubuntu: apt-get install python{version}-venv"
+            f"{made.stdout}\nNo virtual environment could be made. "
+            f"On Debian and Ubuntu: apt-get install python{version}-venv"
         )
     (target / ".gitignore").write_text("*\n")
 

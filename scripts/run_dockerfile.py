@@ -6,8 +6,8 @@ Every stage gets a directory of its own that is the root of its file system (chr
 the build's own environment and nothing of the caller's but pip's configuration, proxies and certificates.
 
 What it maps, and so cannot show: the base image is this machine's /usr, /etc and Python, read-only; RUN steps that call
-apt-get or useradd are not run (packages are looked up by name, directories made) and USER is ignored; cache mounts are plain
-directories; .dockerignore is applied for the simple patterns that ours holds.
+apt-get or useradd are not run (packages are looked up by name, directories made) and USER is ignored; cache mounts are
+plain directories; .dockerignore is applied for the simple patterns that ours holds.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _from_caller() -> dict[str, str]:
 
 
 def _local_pip_sources() -> list[str]:
-    """Directories that pip's configuration names: find-links, and the parents of file: indexes, which refer to siblings."""
+    """Directories that pip's configuration names: find-links, and the parents of file: indexes: they name siblings."""
     words = [word for value in _from_caller().values() for word in value.split()]
     places = [str(Path(word[7:]).parent) if word.startswith("file://") else word for word in words]
     return [

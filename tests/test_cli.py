@@ -104,7 +104,7 @@ def test_a_flag_is_refused_where_it_is_unknown() -> None:
 
 
 def test_flags_override_the_environment(make_server: Callable[..., ServerProcess]) -> None:
-    """And both override defaults; `--served-model-name` is understood as elsewhere. A misspelt variable is warned of."""
+    """And both override defaults; `--served-model-name` is understood as elsewhere. Misspelt variables are named."""
     server = make_server(
         "--engine",
         "scripted",

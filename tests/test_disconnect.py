@@ -1,4 +1,4 @@
-"""Clients that leave, at every stage and in every way: the engine stops, the slot is free, the bill is what was generated."""
+"""Clients that leave, at every stage, in every way: the engine stops, the slot is free, the bill is what was made."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def wait_until_blocked(witness: Witness, request_id: str) -> None:
 
 
 def test_a_client_that_does_not_read_holds_no_slot(server: ServerProcess, witness: Witness) -> None:
-    """The engine writes on into memory bounded by `max_tokens`, others are served, and nothing is lost for the client."""
+    """The engine writes on into memory bounded by `max_tokens`, others are served, nothing is lost for the client."""
     with connect(server.port, receive_buffer=TINY) as slow:
         request_id = send(slow, witness, chat(2500, n=8))
         wait_until_blocked(witness, request_id)

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from support.server import SERVER_ROOT, ServerProcess
+from support.wire import post
 
 MakeServer = Callable[..., ServerProcess]
 SCRIPTED = ("--engine", "scripted")
@@ -178,19 +179,17 @@ def test_idle_and_stuck_connections_do_not_hold_the_process(make_server: MakeSer
 def test_a_client_that_does_not_read_is_left_behind(make_server: MakeServer) -> None:
     """A stream whose client stopped reading ends with the drain's limit, not with the client."""
     server = make_server(*SCRIPTED, "--drain-timeout-s", "0.5")
-    request = json.dumps(body(num_words=8000, delay_ms=0)).encode()
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         deaf.connect((server.host, server.port))
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(request)}\r\n\r\n"
-        deaf.sendall(head.encode() + request)
+        deaf.sendall(post("/v1/chat/completions", body(num_words=8000, delay_ms=0)))
         time.sleep(0.5)
         server.signal(signal.SIGTERM)
         assert server.wait(0.5 + 2 * FAST_EXIT_S) == 0
 
 
 async def test_a_dead_engine_ends_the_process_non_zero(make_server: MakeServer) -> None:
-    """Its waiters get an error frame and [DONE], readiness goes, and the process ends with 70 and a reason in the log."""
+    """Its waiters get an error frame and [DONE], readiness goes, the process ends with 70 and a reason in the log."""
     server = make_server(*SCRIPTED, "--engine-restarts", "0")
     async with client(server) as http:
         stream = Stream(http, body(num_words=200, delay_ms=10, forebay_fail="die@3"))
@@ -204,7 +203,7 @@ async def test_a_dead_engine_ends_the_process_non_zero(make_server: MakeServer) 
 def test_a_model_that_cannot_be_loaded_ends_the_process_with_a_sentence(
     make_server: MakeServer, tmp_path: Path
 ) -> None:
-    """Found only when the engine loads, after the port was bound: exit code 2, and the operator reads what to change."""
+    """Found only when the engine loads, after the port was bound: exit code 2; the operator reads what to change."""
     server = make_server(
         "--engine", "transformers", "--model", str(tmp_path / "missing"), "--device", "cpu", ready_timeout_s=None
     )

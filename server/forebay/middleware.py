@@ -60,7 +60,7 @@ class RequestMiddleware:
 
 
 class ErrorMiddleware:
-    """Refuses what the head alone gives away, and answers what nobody else did. Inside CORS, so that browsers may read it."""
+    """Refuses what the head alone gives away, and answers what nobody else did. Inside CORS: browsers may read it."""
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app

@@ -147,7 +147,7 @@ class Settings(BaseSettings):
 
     @property
     def cache_root(self) -> Path:
-        """Where Forebay keeps what it prepared. A relative `$XDG_CACHE_HOME` is invalid and ignored (XDG base directories)."""
+        """Where Forebay keeps what it prepared. A relative `$XDG_CACHE_HOME` is invalid and ignored, as XDG asks."""
         if self.cache_dir is not None:
             return self.cache_dir.expanduser()
         if self.xdg_cache_home is not None and self.xdg_cache_home.is_absolute():

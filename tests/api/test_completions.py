@@ -218,7 +218,7 @@ def test_the_default_limit_gives_way_to_the_context(client: OpenAI) -> None:
 
 
 def test_what_does_not_fit_the_context_is_refused(client: OpenAI) -> None:
-    """A prompt that leaves no room is `context_length_exceeded` of `prompt`; a limit beyond the room, of `max_tokens`."""
+    """A prompt that leaves no room is `context_length_exceeded` of `prompt`; a limit beyond it, of `max_tokens`."""
     max_model_len = client.models.list().data[0].to_dict()["max_model_len"]
     assert isinstance(max_model_len, int)
     for num_tokens, fields, param in (

@@ -1,4 +1,4 @@
-"""How an answer is drawn and where it stops, as clients ask for it; tests/engines holds what each engine makes of it."""
+"""How an answer is drawn and where it stops, as clients ask for it; what each engine makes of it: tests/engines."""
 
 from __future__ import annotations
 

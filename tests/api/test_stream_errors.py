@@ -53,7 +53,7 @@ def test_a_whole_answer_that_fails_late_is_an_error(raw: httpx.Client, path: str
 @each_route
 @pytest.mark.parametrize("fields", [{}, {"n": 2}, {"stream_options": {"include_usage": True}}], ids=str)
 def test_after_the_first_byte_an_error_is_a_frame(raw: httpx.Client, path: str, fields: dict[str, Any]) -> None:
-    """What was written has left; then one error frame and `[DONE]`, neither a finish nor a usage that would look whole."""
+    """What was written has left; then one error frame and `[DONE]`, no finish and no usage that would look whole."""
     *chunks, error, done = read_events(post(raw, path, "raise@3", stream=True, **fields))
     assert done == DONE
     assert set(error) == {"error"}

@@ -66,7 +66,7 @@ def test_continuous_usage_grows_to_the_whole(raw: httpx.Client, path: str, inclu
 @each_route
 @pytest.mark.parametrize("options", [{}, {"include_usage": True}], ids=["bare", "with usage"])
 def test_obfuscated_chunks_have_quantised_lengths(raw: httpx.Client, path: str, options: dict[str, bool]) -> None:
-    """`include_obfuscation` (Whisper Leak, arXiv:2511.03675): the length of a frame tells nothing finer than 64 bytes."""
+    """`include_obfuscation` (Whisper Leak, arXiv:2511.03675): a frame's length tells nothing finer than 64 bytes."""
     fields = {"max_tokens": 60, "ignore_eos": True, "metadata": {"forebay_burst": "1"}}
     answer = post(raw, path, stream=True, stream_options={"include_obfuscation": True, **options}, **fields)
     chunks = [chunk for chunk in read_chunks(answer) if chunk["choices"]]

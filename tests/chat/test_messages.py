@@ -73,7 +73,10 @@ def test_media_is_refused_by_its_place(kind: str) -> None:
         ({"role": "assistant", "content": "a", "audio": {"id": "x"}}, "messages[0].audio"),
         ({"role": "user", "content": "a", "reasoning": "r"}, "messages[0].reasoning"),
         ({"role": "user", "content": "a", "colour": "red"}, "messages[0].colour"),
-        ({"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {}}]}, "messages[0].content[0].cache_control"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {}}]},
+            "messages[0].content[0].cache_control",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_not_offered_is_refused_by_name(message: dict[str, Any], param: str) -> None:
@@ -93,7 +96,10 @@ def test_what_is_not_offered_is_refused_by_name(message: dict[str, Any], param: 
         ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text"),
         ({"role": "assistant", "content": "a", "refusal": 1}, "messages[0].refusal"),
         ({"role": "assistant", "content": "a", "reasoning": ["r"]}, "messages[0].reasoning"),
-        ({"role": "assistant", "content": "a", "reasoning": "r", "reasoning_content": "s"}, "messages[0].reasoning_content"),
+        (
+            {"role": "assistant", "content": "a", "reasoning": "r", "reasoning_content": "s"},
+            "messages[0].reasoning_content",
+        ),
         ({"role": "user", "content": LONE}, "messages[0].content"),
         ({"role": "user", "content": [{"type": "text", "text": LONE}]}, "messages[0].content[0].text"),
         ({"role": "user", "content": "a", "name": LONE}, "messages[0].name"),

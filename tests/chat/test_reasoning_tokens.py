@@ -72,7 +72,7 @@ def test_without_ids_or_texts_a_delta_counts_whole(sizes: list[int]) -> None:
 @UNTIMED
 @given(GROUPS)
 def test_tokens_and_logprobs_stay_aligned(sizes: list[int]) -> None:
-    """Every token leaves once, in order, with its own log-probability; each delta is reasoning or answer, never both."""
+    """Every token leaves once, in order, with its own log-probability; a delta is reasoning or answer, never both."""
     out = split(merged(sizes), with_end(THINK, END))[0]
     assert out.token_ids == tuple(range(len(TOKENS)))
     assert [item.chosen.token for item in out.logprobs] == TOKENS

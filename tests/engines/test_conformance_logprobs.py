@@ -25,7 +25,7 @@ async def test_logprobs_are_there_when_asked_for(engine: Engine) -> None:
 
 @pytest.mark.parametrize("heat", [{"temperature": 0.0}, {"temperature": 1.3, "seed": 4}], ids=["greedy", "hot"])
 async def test_logprobs_are_a_distribution(engine: Engine, heat: dict[str, float]) -> None:
-    """Finite, at most 0, sorted, distinct, summing to at most 1; the chosen token agrees with its place among the best."""
+    """Finite, at most 0, sorted, distinct, summing to at most 1; the chosen token agrees with its place among them."""
     answer = await ask(engine, await chat(engine, QUESTIONS[1]), ignore_eos=True, num_logprobs=MAX_TOP, **heat)
     for at, token_id in zip(answer.logprobs, answer.token_ids, strict=True):
         values = [alternative.logprob for alternative in at.top]

@@ -36,7 +36,7 @@ async def drawn(engine: Engine, *sampling: dict[str, object]) -> list[Answer]:
 
 
 async def test_temperature_spreads_the_draw(engine: Engine) -> None:
-    """A low temperature stays with likely tokens, a high one leaves them; the reported distribution stays the model's."""
+    """A low temperature stays with likely tokens, a high one leaves them; what is reported stays the model's."""
     wanted = {"seed": 11, "num_logprobs": 0}
     cold, hot = await drawn(engine, {"temperature": 0.2, **wanted}, {"temperature": 2.0, **wanted})
     assert mean_logprob(cold) > mean_logprob(hot) + 0.5
@@ -80,7 +80,7 @@ async def test_logit_bias_forces_and_forbids(engine: Engine) -> None:
 
 
 async def test_presence_and_frequency_penalties(engine: Engine) -> None:
-    """Greedy takes the best of logprob - presence (once generated) - frequency (each time), prompt tokens unpunished."""
+    """Greedy takes the best of logprob - presence (once generated) - frequency (each time), prompt tokens free."""
     prompt = await raw(engine, REPEATING)
     wanted = {"max_tokens": 40, "num_logprobs": MAX_TOP, "ignore_eos": True}
     plain, *answers = await asyncio.gather(

@@ -217,7 +217,7 @@ async def test_a_model_that_does_not_fit_says_what_to_change(make: Hosts, fatal:
 
 
 async def test_a_stalled_engine_is_unhealthy_until_it_moves(make: Hosts) -> None:
-    """Work present and no counter moving for the stall limit: alive, not progressing, with a reason; then well again."""
+    """Work present and no counter moving for the stall limit: alive, not progressing, with a reason; well again."""
     host = make(stall_timeout_s=0.4)
     host.begin()
     await until(lambda: host.state == "ready")

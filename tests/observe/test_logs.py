@@ -179,7 +179,7 @@ def test_a_malformed_log_call_does_not_fail_its_caller(configure: Configure, mon
 
 
 def test_tracebacks_do_not_quote_requests(configure: Configure) -> None:
-    """Validation errors quote their input: their frames are logged, their message is not, also inside a chain or group."""
+    """Validation errors quote their input: their frames are logged, their message is not, in a chain or group too."""
 
     class Body(BaseModel):
         number: int

@@ -90,7 +90,7 @@ def test_operators_routes_are_described(server: ServerProcess) -> None:
 
 
 def test_a_hung_engine_is_unhealthy_and_recovers(make_server: MakeServer) -> None:
-    """No progress with work running: not ready, unhealthy, up=0; live all the same. When the work is gone, all is well."""
+    """No progress with work running: not ready, unhealthy, up=0; live all the same. Without the work all is well."""
     server = make_server("--engine", "scripted", "--stall-timeout-s", "1")
     with open_stream(server, forebay_fail="hang@2"):
         wait_for(lambda: httpx.get(f"{server.url}/ready").status_code == 503)

@@ -105,7 +105,7 @@ def test_the_command_verifies_on_request(prepared: tuple[Path, list[str]], run) 
 
 
 def test_the_tokenizer_splits_as_the_model_was_trained(prepared: tuple[Path, list[str]]) -> None:
-    """Digits are single tokens, spaces before them stay together, and the chat template closes turns with its own token."""
+    """Digits are single tokens, spaces before them stay together; the chat template ends turns with its own token."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(demo_model_dir(Settings(cache_dir=prepared[0])))

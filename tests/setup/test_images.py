@@ -66,7 +66,7 @@ def test_images_install_the_locks_that_exist() -> None:
 
 
 def test_cpu_target_runs_its_steps_and_answers(run, tmp_path: Path) -> None:
-    """The cpu target's RUN and COPY steps work in a clean root and environment, and the result serves and reports health.
+    """The cpu target's RUN and COPY steps work in a clean root and environment; the result serves and reports health.
 
     With the base lock and without the demo model, to be quick; the mapping to a real build is in run_dockerfile.py.
     """

@@ -40,7 +40,7 @@ def test_no_file_exceeds_three_hundred_lines() -> None:
 
 
 def test_no_file_names_a_path_of_somebodys_machine() -> None:
-    """The repository means the same on every machine: no home directory, work directory or local package store in it."""
+    """The repository means the same on every machine: it names no home, work directory or local package store."""
     files = tracked_text()
     assert len(files) > 50
     files.pop("tests/setup/test_repository.py")

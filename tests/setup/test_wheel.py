@@ -105,7 +105,7 @@ def test_import_and_version(programs: Path, run) -> None:
 
 
 def test_without_transformers_the_demo_model_names_what_to_install(programs: Path, run, tmp_path: Path) -> None:
-    """Where the converter cannot run, the error says which lock to install, and leaves the checked download in place."""
+    """Where the converter cannot run, the error says which lock to install; the checked download stays in place."""
     downloads = tmp_path / "cache" / "downloads"
     downloads.mkdir(parents=True)
     own = Settings().cache_root / "downloads" / GGUF_FILE

@@ -56,7 +56,8 @@ TEMPLATES: dict[str, str] = {
     "{{ '\\n<think></think>' if (enable_thinking is defined and not enable_thinking) else '' }}{% endif %}",
     "kimi_k2_thinking": "{% for message in messages %}<|im_{{ message.get('name') or message['role'] }}|><|im_middle|>"
     "{% if message['role'] == 'assistant' %}<think>{{ message.get('reasoning_content', '') }}</think>{% endif %}"
-    "{{ message['content'] }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_assistant|><|im_middle|>{% endif %}",
+    "{{ message['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|im_assistant|><|im_middle|>{% endif %}",
     "minimax_m2": "{% for message in messages %}]~b]{{ message.role }}\n{% if message.role == 'tool' %}<response>"
     "{{ message.content }}</response>{% elif message.reasoning_content is string %}"
     "{{ '<think>\\n' ~ message.reasoning_content ~ '\\n</think>\\n\\n' }}{% endif %}{{ message.content }}[e~[\n"
@@ -66,7 +67,8 @@ TEMPLATES: dict[str, str] = {
     "{% for block in message['content'] %}{% if block['type'] == 'thinking' %}[THINK]{{ block['thinking'] }}[/THINK]"
     "{% else %}{{ block['text'] }}{% endif %}{% endfor %}</s>{% endif %}{% endfor %}",
     "gemma4": "{% for message in messages %}{{ '<|turn>' + message['role'] + '\\n' }}"
-    "{{ message['content'].split('<channel|>')[-1] | trim }}{{ '<turn|>\\n' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ message['content'].split('<channel|>')[-1] | trim }}{{ '<turn|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}"
     "{{ '<|turn>model\\n' }}{% if not enable_thinking | default(false) %}{{ '<|channel>thought\\n<channel|>' }}"
     "{% endif %}{% endif %}",
     "seed_oss": "{%- set begin = '<seed:think>' -%}{%- set end = '</seed:think>' -%}{% for message in messages %}"
@@ -79,8 +81,9 @@ TEMPLATES: dict[str, str] = {
     "granite33": _PLAIN_TURNS
     + "{% if thinking %}Write your thoughts between <think></think> and your response between "
     "<response></response>.{% endif %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
-    "hunyuan_a13b": "{% for message in messages %}{% if message['role'] == 'assistant' and '<answer>' in message['content'] "
-    "and '</think>' in message['content'] %}{{ message['content'].split('<answer>')[-1].split('</answer>')[0] }}{% else %}"
+    "hunyuan_a13b": "{% for message in messages %}{% if message['role'] == 'assistant' "
+    "and '<answer>' in message['content'] and '</think>' in message['content'] %}"
+    "{{ message['content'].split('<answer>')[-1].split('</answer>')[0] }}{% else %}"
     "{{ message['content'] }}{% endif %}<|extra_0|>{% endfor %}"
     "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\\n\\n</think>\\n' }}{% endif %}",
     "command_a": "{% for message in messages %}<|START_OF_TURN_TOKEN|>{% if message.role == 'assistant' %}"

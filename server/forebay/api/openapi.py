@@ -57,7 +57,7 @@ def documented(body: type[schemas.Body], answer: type[AnswerBody], description: 
 
 
 def describe_app(app: FastAPI) -> dict[str, Any]:
-    """The app's OpenAPI document: its routes, their bodies, the error every route may answer, bearer keys but for probes."""
+    """The app's OpenAPI document: its routes, their bodies, the error every route may answer, keys but for probes."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,

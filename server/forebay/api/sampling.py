@@ -97,7 +97,8 @@ def fit_context(
     room = info.max_model_len - num_prompt_tokens
     if room < 1:
         raise ContextTooLong(
-            f"The prompt has {num_prompt_tokens} tokens; the model's context holds {info.max_model_len}, answer included.",
+            f"The prompt has {num_prompt_tokens} tokens; the model's context holds {info.max_model_len}, "
+            "answer included.",
             param=prompt_param,
         )
     if max_tokens is None:

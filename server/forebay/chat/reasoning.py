@@ -36,11 +36,12 @@ async def split_reasoning(
     part of a marker. `num_reasoning_tokens` counts the tokens from a choice's first up to the one that completes the
     closing marker, markers included; they are counted with the delta that settles that they are reasoning, so that one
     delta may count more tokens than it carries. In a delta of several tokens that one is found by `family.end_id`, else
-    by the length of the texts that `token_strings` (the engine's) gives for them; without either the delta counts whole.
+    by the length of the texts that `token_strings` (the engine's) gives for them; without either the delta counts
+    whole.
 
-    With `include=False` reasoning text is left out, and so are the log-probabilities that would spell it: those of tokens
-    that may yet become a marker wait for the delta that settles it. The tokens are still passed on and counted. Closing
-    the result closes `deltas`.
+    With `include=False` reasoning text is left out, and so are the log-probabilities that would spell it: those of
+    tokens that may yet become a marker wait for the delta that settles it. The tokens are still passed on and counted.
+    Closing the result closes `deltas`.
     """
     choices: dict[int, _Choice] = {}
     async with aclosing(deltas) as source:

@@ -20,13 +20,12 @@ logger = structlog.get_logger(__name__)
 class ReasoningFamily:
     """One way of writing reasoning: `start`, reasoning, `end`, answer.
 
-    `starts_inside`: an answer without an opening marker is reasoning too, until `end` (DeepSeek-R1). Without it only the
-    prompt or a written `start` opens the block. `other_starts` and `other_ends` are further spellings of the markers.
-    `answer_start` and `answer_end` wrap the answer of some models; they are dropped like the markers, and only as a
-    wrapper: right after the block and at the very end of the text.
-    `markers_are_special`: the markers are special tokens, which are seen only with `skip_special_tokens=False`.
-    `end_id`: the token that is the closing marker, where one token is; it makes the count of reasoning tokens exact
-    however the engine's deltas merge.
+    `starts_inside`: an answer without an opening marker is reasoning too, until `end` (DeepSeek-R1). Without it only
+    the prompt or a written `start` opens the block. `other_starts` and `other_ends` are further spellings of the
+    markers. `answer_start` and `answer_end` wrap the answer of some models; they are dropped like the markers, and only
+    as a wrapper: right after the block and at the very end of the text. `markers_are_special`: the markers are special
+    tokens, which are seen only with `skip_special_tokens=False`. `end_id`: the token that is the closing marker, where
+    one token is; it makes the count of reasoning tokens exact however the engine's deltas merge.
     """
 
     name: str

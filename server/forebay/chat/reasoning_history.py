@@ -16,10 +16,10 @@ def prepare_history(
 ) -> tuple[Message, ...]:
     """Messages as the template expects them; those without reasoning are passed on as they are.
 
-    `reasoning`, or else `reasoning_content`, of an assistant's message becomes the fields that the template reads, which
-    then keeps or drops it by its own rules. A template that reads none expects history without reasoning: it is left
-    out. Content is never touched where the template deals with the closing marker itself; where it reads a field and
-    knows no marker, a whole block that begins the content is moved to the field.
+    `reasoning`, or else `reasoning_content`, of an assistant's message becomes the fields that the template reads,
+    which then keeps or drops it by its own rules. A template that reads none expects history without reasoning: it is
+    left out. Content is never touched where the template deals with the closing marker itself; where it reads a field
+    and knows no marker, a whole block that begins the content is moved to the field.
     """
     fields = tuple(field for field in TEMPLATE_FIELDS if reads_field(chat_template, field))
     splits = bool(fields) and family is not None and not any(end in (chat_template or "") for end in family.ends)

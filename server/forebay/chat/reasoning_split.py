@@ -84,7 +84,7 @@ class ReasoningSplitter:
         return "", held
 
     def _begin(self, prompt: Prompt) -> None:
-        """Where the prompt leaves the reader. Only its end counts: markers in earlier messages are the client's text."""
+        """Where the prompt leaves the reader. Only its end counts: markers in earlier messages are a client's text."""
         if prompt.text is None:
             self._inside_unless_opened = self._family.starts_inside
             return

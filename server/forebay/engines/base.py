@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from forebay.types import Chat, Deltas, GenerationRequest, Prompt
+from forebay.types import Chat, CountedDeltas, GenerationRequest, Prompt
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What runs. `special_tokens` are those that `skip_special_tokens` hides. `details` holds what the backend chose by itself (thread binding, block size, ...), for /model/info and the log."""
+    """What runs. `special_tokens` are those that `skip_special_tokens` hides.
+
+    `details` holds what the backend chose by itself (thread binding, block size, ...), for /model/info and the log.
+    """
 
     engine: str
     model_id: str
@@ -27,7 +30,7 @@ class EngineInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """`alive`: the engine can still step. `progressing`: with work present, its counters moved within the stall limit."""
+    """`alive`: the engine can still step. `progressing`: with work present, counters moved within the stall limit."""
 
     alive: bool
     progressing: bool = True
@@ -84,7 +87,7 @@ class Engine(Protocol):
     def token_strings(self, token_ids: list[int]) -> list[str]:
         """The text of each token by itself, for `return_token_strs`; a part of a character shows as U+FFFD."""
 
-    def generate(self, request: GenerationRequest) -> Deltas:
+    def generate(self, request: GenerationRequest) -> CountedDeltas:
         """Deltas of all choices, interleaved; ends after every choice has finished.
 
         Closing the iterator aborts the engine's work at its next step. Deltas merge while the consumer is slow.

@@ -41,8 +41,9 @@ class EngineHost:
 
     `build` makes an engine that is not started; it may block, and runs in a thread of its own. A dead engine is closed
     and built anew up to `max_restarts` times, of which each that fails is one; then, and when the first load fails,
-    `on_fatal` gets a sentence for the operator, after which the state stays `failed`. `reason` and the reasons in `health` are fit for clients: they hold no
-    exception text. `misconfigured` says that what failed was a ConfigurationError.
+    `on_fatal` gets a sentence for the operator, after which the state stays `failed`. `reason` and the reasons in
+    `health` are fit for clients: they hold no exception text. `misconfigured` says that what failed was a
+    ConfigurationError.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class EngineHost:
         return engine
 
     def health(self) -> EngineHealth:
-        """`alive` only while ready: before, between and after engines nothing can step, and `state` says which it is."""
+        """`alive` only while ready: before, between and after engines nothing can step, and `state` says which."""
         if self.state != "ready" or self._engine is None:
             return EngineHealth(alive=False, reason=REASONS.get(self.state))
         health = self._engine.health()
@@ -188,7 +189,7 @@ class EngineHost:
         logger.error("engine_died", reason=health.reason)
 
     async def _discard(self) -> None:
-        """Closes a dead engine, or one that did not start. That it cannot even be closed must not keep the next one from starting."""
+        """Closes a dead engine, or one that did not start. One that cannot even be closed must not stop the next."""
         self.state = "restarting"
         self._load_began = time.monotonic()
         engine, self._engine = self._engine, None

@@ -37,8 +37,8 @@ def usable_cpus(
 
 
 def available_memory(*, one_node: bool = False, cgroup: Path = CGROUP, nodes: Path = NODES) -> int:
-    """Bytes that may still be taken: the least of the machine's and the container's; with `one_node`, also of the memory
-    node of the first core that this process may use."""
+    """Bytes that may still be taken: the least of the machine's and the container's; with `one_node`, also of the
+    memory node of the first core that this process may use."""
     bounds = [psutil.virtual_memory().available]
     node = _node_of(allowed_cpus()[0], nodes) if one_node else None
     if node is not None:

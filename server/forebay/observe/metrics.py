@@ -1,7 +1,8 @@
 """Prometheus metrics in a registry of our own.
 
 Recording happens on the event loop and touches plain integers only. When a scrape asks, the engine is read on the event
-loop, which it belongs to; all else is measured and written in a thread. Labels are bounded: route templates, known codes, never a tenant, a key or a name that a client sent.
+loop, which it belongs to; all else is measured and written in a thread. Labels are bounded: route templates, known
+codes, never a tenant, a key or a name that a client sent.
 """
 
 from __future__ import annotations

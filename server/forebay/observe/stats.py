@@ -1,4 +1,4 @@
-"""Statistics at a glance, for people: what Prometheus would compute from the metrics, computed here over a short window."""
+"""Statistics at a glance, for people: what Prometheus would compute from the metrics, here over a short window."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 class Rate:
-    """A counter's growth per second over the last seconds. A counter that falls belongs to a new engine: it grew from zero."""
+    """A counter's growth per second over the last seconds. One that falls is a new engine's: it grew from zero."""
 
     def __init__(self) -> None:
         self._total = 0
@@ -138,7 +138,7 @@ class Rate:
             self._samples.popleft()
 
     def over(self, window_s: float) -> float | None:
-        """Per second over the last `window_s` seconds, or over what there is; None until half a second has been seen."""
+        """Per second over the last `window_s` seconds, or over what there is; None until half a second was seen."""
         first = next((sample for sample in self._samples if sample[0] >= self._now - window_s - TICK_S / 2), None)
         if first is None or self._now - first[0] < TICK_S / 2:
             return None

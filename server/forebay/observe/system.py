@@ -1,4 +1,4 @@
-"""What the machine gives to this process: CPU, memory, GPUs. Everything here blocks for milliseconds: call it in a thread."""
+"""What the machine gives to this process: CPU, memory, GPUs. All of it blocks for milliseconds: call it in a thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ProcessUse:
 
 @dataclass(frozen=True, slots=True)
 class GpuUse:
-    """One device as NVML sees it, whoever uses it. `busy` is the share of the last sample period with a kernel running, 0..1."""
+    """One device as NVML sees it, whoever uses it. `busy`: share of the last sample period with a kernel running."""
 
     index: int
     name: str

@@ -20,7 +20,7 @@ def prompt(length: int, seed: int = 0) -> Prompt:
 
 
 async def test_a_long_prompt_is_read_in_chunks_beside_a_stream(llama: Path) -> None:
-    """A stream gets a token from every step in which a long prompt is read; the prompt's answer is the one it gets alone."""
+    """A stream gets a token from every step in which a long prompt is read, whose answer is the one it gets alone."""
     async with running(llama, max_num_batched_tokens=64) as engine:
         long, short = prompt(400), prompt(20, seed=1)
         alone = await ask(engine, long, max_tokens=8, ignore_eos=True)
@@ -60,7 +60,7 @@ async def test_more_choices_than_slots(llama: Path) -> None:
 
 
 async def test_rows_that_outgrow_memory_take_turns(llama: Path) -> None:
-    """Answers that do not fit into the KV cache together are all completed, as if alone, and memory is free at the end."""
+    """Answers that do not fit into the KV cache together are all completed, as if alone; memory is free at the end."""
     async with running(llama, kv_cache_memory_mib=1, max_model_len=400) as engine:
         assert MIB_TOKENS - 32 <= engine.info.details["kv_capacity_tokens"] <= MIB_TOKENS
         prompts = [prompt(30 + number, seed=number) for number in range(6)]

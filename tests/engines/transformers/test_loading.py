@@ -90,7 +90,7 @@ async def test_a_context_beyond_the_models_own_is_refused(llama: Path) -> None:
 
 
 async def test_missing_and_broken_models_are_refused_with_advice(llama: Path, tmp_path: Path) -> None:
-    """No weights, weights that are not safetensors, an unknown architecture, a broken file: a sentence, not a traceback."""
+    """No weights, weights that are no safetensors, an unknown architecture, a broken file: a sentence, no traceback."""
     bare = shutil.copytree(llama, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     assert "safetensors" in await refusal(bare)
     torch.save({}, bare / "pytorch_model.bin")
@@ -116,7 +116,7 @@ async def test_a_models_own_code_is_not_run(llama: Path, tmp_path: Path) -> None
 
 
 async def test_end_tokens_of_the_generation_config_end_an_answer(llama: Path, tmp_path: Path) -> None:
-    """A further end token ends an answer as the tokenizer's own does, without text or stop reason unless the client named it."""
+    """A further end token ends an answer as the tokenizer's own does, without text; a stop reason only if named."""
     several = changed(llama, tmp_path / "several", "generation_config.json", eos_token_id=[EOS, 77])
     async with running(several) as engine:
         further = await ask(engine, Prompt((1, 2, 3)), logit_bias={77: 100.0})

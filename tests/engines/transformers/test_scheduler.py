@@ -45,7 +45,7 @@ def test_first_come_first_served_within_a_priority() -> None:
 
 
 def test_a_long_prompt_leaves_room_for_running_rows() -> None:
-    """While a row decodes it takes part in every step, and the prompt beside it is read in chunks of the mixed limit."""
+    """While a row decodes it takes part in every step; the prompt beside it is read in chunks of the mixed limit."""
     of = scheduler()
     running, long = MAKER.row(10), MAKER.row(300)
     of.add(running)
@@ -61,7 +61,7 @@ def test_a_long_prompt_leaves_room_for_running_rows() -> None:
 
 
 def test_alone_a_prompt_takes_the_whole_budget() -> None:
-    """Where nothing decodes, a step reads as many prompt tokens as the budget allows, of several prompts if they fit."""
+    """Where nothing decodes, a step reads as many prompt tokens as the budget allows, of several prompts if need be."""
     of = scheduler()
     first, second = MAKER.row(300), MAKER.row(100)
     of.add(first)
@@ -93,7 +93,7 @@ def test_a_request_without_memory_waits_and_holds_the_line() -> None:
 
 
 def test_the_last_comer_gives_way_when_memory_runs_out() -> None:
-    """When rows outgrow the pool, the one that came last loses its blocks, waits, and later reads all its tokens again."""
+    """When rows outgrow the pool, the one that came last loses its blocks, waits, and later reads its tokens again."""
     of = scheduler(num_blocks=6)
     first, last = MAKER.row(2 * BLOCK_SIZE - 2), MAKER.row(2 * BLOCK_SIZE - 2)
     of.add(first)

@@ -98,7 +98,7 @@ def runs(pid: int) -> bool:
 
 
 def test_signals_of_strangers_do_not_end_it(family: tuple[subprocess.Popen[str], int], output: ProcessOutput) -> None:
-    """Ctrl-C and a service manager's SIGTERM reach the whole group: the child goes on until its parent says otherwise."""
+    """Ctrl-C and a service manager's SIGTERM reach the whole group: the child goes on until its parent ends it."""
     parent, child = family
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(child, number)

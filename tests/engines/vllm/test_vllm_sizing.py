@@ -135,8 +135,8 @@ def test_a_binding_that_cannot_be_had_is_refused(value: str) -> None:
 
 
 def test_the_environment_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the operator set stays, but for what is fixed inside the block; what was not set is there inside it only, and
-    so is what the block sets."""
+    """What the operator set stays, but for what is fixed inside the block; what was not set is there inside it only,
+    and so is what the block sets."""
     monkeypatch.setenv("FOREBAY_TEST_SET", "theirs")
     monkeypatch.delenv("FOREBAY_TEST_UNSET", raising=False)
     monkeypatch.setenv("FOREBAY_TEST_FIXED", "theirs")

@@ -2,12 +2,12 @@
 
     forebay_script          text of which the answer consists, token by token, then the end of sequence
     forebay_script_json     the same with every detail, as a JSON object
-                              tokens    list; an item is a text or a token id, and never shares a delta when the burst is 1
+                              tokens    list; an item is a text or a token id, and shares no delta when the burst is 1
                               logprobs  list of numbers <= 0, one an item: reported for the item's tokens
                               finish    "stop" (default): the end of sequence follows; "length": the answer ends cut off
-                              choices   list of such objects in place of the above, for choice 0, 1, ... and again from 0
-    forebay_fail            "raise@K", "hang@K" or "die@K", after K tokens of a choice: this request fails; the engine makes
-                            no step until this request is closed; the engine dies as in a crash
+                              choices   list of such objects in place of the above, for choice 0, 1, ..., again from 0
+    forebay_fail            "raise@K", "hang@K" or "die@K", after K tokens of a choice: this request fails; the engine
+                            makes no step until this request is closed; the engine dies as in a crash
     forebay_first_token_ms  in place of the settings' delay
     forebay_inter_token_ms  in place of the settings' delay
     forebay_burst           tokens that one step may give a choice (default: 16 without a delay between tokens, else 1)

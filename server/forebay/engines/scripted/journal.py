@@ -14,8 +14,8 @@ Event = Literal["start", "tokens", "finish", "abort"]
 class Journal:
     """Appends one JSON line an event: `request_id`, `index`, `event`, `num_tokens`.
 
-    `num_tokens` is the number of prompt tokens at `start`, of new tokens at `tokens`, and of all generated tokens of the
-    choice at `finish` and `abort`. Each line is handed to the kernel before the tokens leave the engine.
+    `num_tokens` is the number of prompt tokens at `start`, of new tokens at `tokens`, and of all generated tokens of
+    the choice at `finish` and `abort`. Each line is handed to the kernel before the tokens leave the engine.
     """
 
     def __init__(self, path: Path) -> None:

@@ -24,7 +24,7 @@ _SPREAD = 2.0
 
 
 class PseudoModel:
-    """A context is a hash of the prompt and of all tokens after it; its top bits name one of `NUM_STATES` distributions."""
+    """A context is a hash of the prompt and of all tokens after it; its top bits name one of `NUM_STATES` states."""
 
     def __init__(self, seed: int) -> None:
         draw = random.Random(f"forebay scripted {seed}")

@@ -81,7 +81,7 @@ def render_chat(
 class TextStream:
     """Decodes token by token; a character is released when its last byte is there, and never in part.
 
-    Bytes that can never become a character turn into U+FFFD as in `decode`; a character unfinished at the end is dropped.
+    Bytes that can never become a character turn into U+FFFD as in `decode`; one unfinished at the end is dropped.
     """
 
     __slots__ = ("_decoder", "_skip_special", "_unfinished")

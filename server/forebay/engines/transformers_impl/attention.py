@@ -54,7 +54,7 @@ def _paged_attention(
 
 @dataclass(frozen=True, slots=True)
 class DecodeGroup:
-    """Rows of one token each, the packed tokens `start` to `stop`. `mask` [rows, 1, 1, num_tokens] is added to the scores."""
+    """Rows of one token each, the packed tokens `start` to `stop`. `mask` [rows, 1, 1, num_tokens] adds to scores."""
 
     start: int
     stop: int
@@ -102,7 +102,7 @@ class StepPlan:
     def attend(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, scale: float | None, extra: dict[str, Any]
     ) -> Tensor:
-        layer: int = module.layer_idx  # type: ignore[assignment]  # nn.Module types every attribute as a tensor or module
+        layer: int = module.layer_idx  # type: ignore[assignment]  # nn.Module: every attribute is a tensor or module
         self.cache.write(layer, self.places, key, value)
         attended = query.new_empty((*query.shape[:2], value.shape[-1]))
         for group in self.decode:
@@ -137,7 +137,7 @@ def _fresh(group: FreshGroup, query: Tensor, key: Tensor, value: Tensor, scale: 
 
 
 def _attend(query: Tensor, keys: Tensor, values: Tensor, scale: float | None, mask: Tensor | None = None) -> Tensor:
-    """`query` [rows, tokens, heads, dim], `keys` and `values` [rows, key heads, tokens, dim]; causal if there is no mask."""
+    """`query` [rows, tokens, heads, dim], `keys` and `values` [rows, key heads, tokens, dim]; causal without a mask."""
     num_sharing = query.shape[2] // keys.shape[1]
     if num_sharing > 1 and not _shares_heads(query.device, mask):
         keys, values = keys.repeat_interleave(num_sharing, 1), values.repeat_interleave(num_sharing, 1)

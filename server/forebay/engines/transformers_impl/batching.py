@@ -19,7 +19,7 @@ _HARMLESS = frozenset(
     ("position_ids", "use_cache", "output_attentions", "output_hidden_states", "output_router_logits")
 )
 _WIDTHS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
-"""Kinds of layers that may restrict what a token attends to in their mask alone, and the setting that says to how much."""
+"""Kinds of layers that may restrict what a token attends to in their mask alone, and the setting that says how far."""
 _LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 
 

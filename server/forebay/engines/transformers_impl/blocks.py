@@ -12,7 +12,7 @@ def blocks_for(num_tokens: int) -> int:
 
 
 class BlockPool:
-    """A fixed number of blocks, handed out whole and shared by reference count (choices of one prompt share its blocks)."""
+    """A fixed number of blocks, handed out whole and shared by reference count (choices share their prompt's)."""
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks

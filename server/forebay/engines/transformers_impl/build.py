@@ -41,7 +41,7 @@ class Built:
 
 
 def build(settings: Settings, source: ModelSource, device_name: str, deliver: Callable[[Outputs], None]) -> Built:
-    """Blocks while the model loads. The thread that calls it has to be the one that steps: torch counts threads by caller.
+    """Blocks while the model loads. The calling thread has to be the one that steps: torch counts threads by caller.
 
     Raises ConfigurationError.
     """

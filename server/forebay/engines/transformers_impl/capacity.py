@@ -30,7 +30,7 @@ class Capacity:
 
 
 def context_length(settings: Settings, max_position: int | None) -> int:
-    """The asked context length, else the model's own (`max_position`). Raises ConfigurationError if it asks for more."""
+    """The asked context length, else the model's own (`max_position`). Raises ConfigurationError if more is asked."""
     if settings.max_model_len is None:
         return max_position or _DEFAULT_MODEL_LEN
     if settings.max_model_len < 2:
@@ -63,8 +63,8 @@ def plan_capacity(settings: Settings, model_len: int, bytes_per_token: int, free
         return Capacity(model_len, num_blocks)
     if settings.max_model_len is not None or num_blocks < 2:
         raise ConfigurationError(
-            f"The KV cache of {num_bytes >> 20} MiB holds {fitting} tokens, less than the context of {model_len}: raise "
-            "FOREBAY_KV_CACHE_MEMORY_MIB or lower FOREBAY_MAX_MODEL_LEN."
+            f"The KV cache of {num_bytes >> 20} MiB holds {fitting} tokens, less than the context of {model_len}: "
+            "raise FOREBAY_KV_CACHE_MEMORY_MIB or lower FOREBAY_MAX_MODEL_LEN."
         )
     log.warning("context_shortened", model_len=model_len, max_model_len=fitting, kv_cache_mib=num_bytes >> 20)
     return Capacity(fitting, num_blocks)

@@ -21,8 +21,8 @@ from forebay.types import Delta
 
 log = structlog.get_logger(__name__)
 
-Outputs = list[tuple[str, Delta]]
-"""Request ids and what their clients get, of one step."""
+Outputs = list[tuple[str, Delta | None]]
+"""Request ids and what their clients get, of one step; None for a request that was cancelled and has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ Message = Submit | Cancel | Stop
 
 
 class StepLoop:
-    """Steps as long as there is work and sleeps otherwise. `run` is the thread; everything else may be called from others.
+    """Steps as long as there is work and sleeps otherwise. `run` is the thread; all else may be called from others.
 
     Counters only grow and are read without a lock: each is one integer, written by one thread. They count a step before
     what it generated is delivered.
@@ -120,6 +120,7 @@ class StepLoop:
                     self._num_received += len(sequences)
                 case Cancel(request_id):
                     self._scheduler.remove(request_id)
+                    self._deliver([(request_id, None)])
                 case Stop():
                     return False
 
@@ -159,7 +160,7 @@ class StepLoop:
     def _emit(self, logits: Tensor, sampling: list[Sequence]) -> None:
         token_ids = self._sampler.sample(logits, sampling)
         logprobs = report_logprobs(logits, sampling, token_ids, self._vocabulary)
-        outputs = []
+        outputs: Outputs = []
         for row, (sequence, token_id) in enumerate(zip(sampling, token_ids, strict=True)):
             delta = append_token(sequence, token_id, logprobs.get(row), self._eos_id, self._max_model_len)
             if delta.finish_reason is not None:

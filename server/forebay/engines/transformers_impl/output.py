@@ -13,8 +13,9 @@ def append_token(
 ) -> Delta:
     """Add `token_id` to the row; the Delta has a `finish_reason` if the row is done with it.
 
-    As in vLLM: an end token ends the choice, is its stop reason only if the client named it, and has no text of its own unless stop strings are to be included; a stop
-    string that the token completes wins over the length limit; the token that completed it is counted.
+    As in vLLM: an end token ends the choice, is its stop reason only if the client named it, and has no text of its own
+    unless stop strings are to be included; a stop string that the token completes wins over the length limit; the token
+    that completed it is counted.
     """
     sampling = sequence.sampling
     sequence.output_ids.append(token_id)

@@ -23,7 +23,7 @@ from forebay.engines.transformers_impl.scheduler import ScheduledRow
 from forebay.engines.transformers_impl.sequence import Sequence
 
 _ALWAYS_TOGETHER = 256
-"""Decoding rows up to this many tokens share one attention call; longer ones only with rows of at least half the length."""
+"""Decoding rows up to this many tokens share one attention call; longer ones with rows of at least half the length."""
 
 
 class PagedRunner:
@@ -101,7 +101,7 @@ class PagedRunner:
         return self._tensor(table.reshape(-1))
 
     def _fresh_groups(self, rows: Rows[ScheduledRow], offset: int) -> list[FreshGroup]:
-        """`rows` are sorted by length, longest first; rows of similar length go together, so that padding stays small."""
+        """`rows` are sorted by length, longest first; rows of similar length go together: padding stays small."""
         groups = []
         first = 0
         while first < len(rows):

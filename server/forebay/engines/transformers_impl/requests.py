@@ -58,7 +58,8 @@ class SequenceFactory:
             raise InvalidRequest("The prompt is empty.", param="prompt")
         if len(prompt) >= self._max_model_len:
             raise ContextTooLong(
-                f"The prompt has {len(prompt)} tokens; with one token of answer the context holds {self._max_model_len}.",
+                f"The prompt has {len(prompt)} tokens; with one token of answer the context holds "
+                f"{self._max_model_len}.",
                 param="prompt",
             )
         for token_ids, param in (

@@ -103,7 +103,7 @@ class Sampler:
 
 
 def greedy(logits: Tensor) -> list[int]:
-    """The most likely token of each row, the lowest id of equals. (`max` is several times faster than `argmax` here.)"""
+    """The most likely token of each row, the lowest id of equals. (`max` is several times faster than `argmax`.)"""
     token_ids: list[int] = logits.max(-1).indices.tolist()
     return token_ids
 

@@ -13,8 +13,8 @@ from forebay.engines.transformers_impl.sequence import Sequence
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`max_rows`: rows at once. `max_tokens`: tokens a step. `mixed_prefill`: prompt tokens in a step that also decodes,
-    which bounds how long a prompt may stall running streams. `chunked`: a prompt may take several steps."""
+    """`max_rows`: rows at once. `max_tokens`: tokens a step. `mixed_prefill`: prompt tokens in a step that also
+    decodes, which bounds how long a prompt may stall running streams. `chunked`: a prompt may take several steps."""
 
     max_rows: int
     max_tokens: int
@@ -24,7 +24,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledRow:
-    """`sequence` reads its tokens at positions `start` to `start + length` in this step, and samples if none is left."""
+    """`sequence` reads its tokens at positions `start` to `start + length` in this step; samples if none is left."""
 
     sequence: Sequence
     start: int
@@ -38,9 +38,9 @@ class ScheduledRow:
 class Scheduler:
     """Waiting and running sequences and the blocks they own.
 
-    A row is admitted when its tokens so far fit, and grows block by block. When no block is left, the row that came last
-    gives up its blocks and waits in its old place; it later reads prompt and answer again (preemption by recomputation,
-    as in vLLM, arXiv:2309.06180).
+    A row is admitted when its tokens so far fit, and grows block by block. When no block is left, the row that came
+    last gives up its blocks and waits in its old place; it later reads prompt and answer again (preemption by
+    recomputation, as in vLLM, arXiv:2309.06180).
     """
 
     def __init__(self, pool: BlockPool, limits: Limits) -> None:

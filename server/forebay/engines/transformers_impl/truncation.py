@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 _GROUP = 64
-"""Tokens whose probabilities are summed first; a cumulative sum over groups, then within one, is several times faster."""
+"""Tokens whose probabilities are summed first: a cumulative sum over groups, then within one, is much faster."""
 
 _CANDIDATES = (256, 4096)
 """How many of the most likely tokens are sorted before the whole vocabulary has to be."""

@@ -11,9 +11,10 @@ from forebay.engines.vllm_impl.sizing import eager
 from forebay.settings import Settings
 
 SPIN_COUNT = 10_000
-"""Turns, about 0.1 ms, that a thread of libgomp spins for the others before it sleeps. Of a model's kernels each takes less,
-and waking costs as much: who sleeps at once computes a third slower. But libgomp's own 300,000 takes the core from the
-thread that is waited for as soon as anything else runs, the server for one, and the model becomes ten times slower."""
+"""Turns, about 0.1 ms, that a thread of libgomp spins for the others before it sleeps. Of a model's kernels each takes
+less, and waking costs as much: who sleeps at once computes a third slower. But libgomp's own 300,000 takes the core
+from the thread that is waited for as soon as anything else runs, the server for one, and the model becomes ten times
+slower."""
 
 
 def vllm_environment(settings: Settings, source: ModelSource, device: str) -> dict[str, str]:
@@ -37,15 +38,15 @@ def vllm_environment(settings: Settings, source: ModelSource, device: str) -> di
         if "OMP_WAIT_POLICY" not in os.environ:  # the spin count would win over the operator's policy
             wanted["GOMP_SPINCOUNT"] = str(SPIN_COUNT)
         if eager(settings, device):
-            # vLLM compiles two helpers of logprobs even when eager: seconds of g++ on first use, or a failure without it.
+            # vLLM compiles two helpers of logprobs even when eager: seconds of g++ on first use, or a failure.
             wanted["TORCHDYNAMO_DISABLE"] = "1"
     return wanted
 
 
 @contextmanager
 def lent_environment(defaults: Mapping[str, str], fixed: Mapping[str, str] | None = None) -> Iterator[None]:
-    """`defaults` where nothing is set and `fixed` whatever is set, for as long as the block runs; then all is as it was,
-    whatever the block set."""
+    """`defaults` where nothing is set and `fixed` whatever is set, for as long as the block runs; then all is as it
+    was, whatever the block set."""
     before = dict(os.environ)
     for name, default in defaults.items():
         os.environ.setdefault(name, default)

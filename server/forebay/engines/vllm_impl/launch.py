@@ -117,7 +117,7 @@ class Launcher:
         if launched is not None:
             await launched.close(max(0.0, deadline - time.monotonic()))
             del launched
-            # AsyncLLM is part of cycles and must not live until the interpreter ends, where its finalizer fails noisily.
+            # AsyncLLM is part of cycles and must not live until the interpreter ends: its finalizer fails noisily then.
             await asyncio.to_thread(gc.collect)
 
     def _own_processes(self) -> list[BaseProcess]:
@@ -230,7 +230,7 @@ class Launcher:
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Empties the frames of an exception, which would keep half of a vLLM, sockets and all, for as long as it is kept."""
+    """Empties the frames of an exception, which would keep half of a vLLM, sockets and all, as long as it is kept."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__

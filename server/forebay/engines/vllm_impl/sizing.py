@@ -1,4 +1,4 @@
-"""The numbers vLLM starts with: ours where its defaults do not suit a small machine, the settings' where they are set."""
+"""The numbers vLLM starts with: ours where its defaults do not suit a small machine, the settings' where set."""
 
 from __future__ import annotations
 

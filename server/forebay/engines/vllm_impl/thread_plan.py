@@ -39,8 +39,8 @@ class ThreadPlan:
 
 
 def plan_threads(settings: Settings, environment: Mapping[str, str] = os.environ) -> ThreadPlan:
-    """The setting, else the number of CPUs the operator binds them to, else OMP_NUM_THREADS, else by the cores there are
-    beside vLLM's memory, which is of one node.
+    """The setting, else the number of CPUs the operator binds them to, else OMP_NUM_THREADS, else by the cores there
+    are beside vLLM's memory, which is of one node.
 
     vLLM leaves the binding to an executor that we replace, so its variable is read here. Raises ConfigurationError for
     CPUs that this process may not use, and for a number of lists other than one.
