@@ -42,7 +42,6 @@ class Services:
     keys: StaticKeys
     drain: Drain
     host: EngineHost
-    admission: Admission
     pipeline: Pipeline
     family_of: FamilyOf
     metrics: Metrics
@@ -101,7 +100,6 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         keys=StaticKeys.from_settings(settings),
         drain=drain,
         host=host,
-        admission=admission,
         pipeline=pipeline,
         family_of=FamilyOf(settings.reasoning_family),
         metrics=Metrics(host, drain, monitor),
