@@ -53,11 +53,12 @@ class Answer:
 
 
 def request(
-    prompt: Prompt, *, n: int = 1, metadata: dict[str, str] | None = None, **sampling: Any
+    prompt: Prompt, *, n: int = 1, priority: int = 0, metadata: dict[str, str] | None = None, **sampling: Any
 ) -> GenerationRequest:
     """Greedy and 24 tokens unless told otherwise."""
     wanted = Sampling(**{"max_tokens": 24, "temperature": 0.0} | sampling)
-    return GenerationRequest(f"test-{next(_ids)}", prompt, wanted, num_choices=n, metadata=metadata or {})
+    name = f"test-{next(_ids)}"
+    return GenerationRequest(name, prompt, wanted, num_choices=n, priority=priority, metadata=metadata or {})
 
 
 async def choices(engine: Engine, asked: GenerationRequest) -> list[Answer]:
@@ -70,6 +71,24 @@ async def choices(engine: Engine, asked: GenerationRequest) -> list[Answer]:
     for of_choice in deltas.values():
         assert [delta.finish_reason is not None for delta in of_choice] == [False] * (len(of_choice) - 1) + [True]
     return [Answer(tuple(deltas[index])) for index in range(asked.num_choices)]
+
+
+async def mixed(engine: Engine, number: int) -> Answer:
+    """One of many greedy requests of many lengths, with stop strings, stop ids, bias, penalties or none of them."""
+    prompt = await chat(engine, f"{QUESTIONS[number % len(QUESTIONS)]} {number} " + "Please. " * (3 * (number % 7)))
+    wanted: dict[str, object] = {"max_tokens": 3 + number * 7 % 12, "num_logprobs": MAX_TOP}
+    match number % 6:
+        case 1:
+            wanted["stop"] = (".", "\n\n")
+        case 2:
+            wanted["ignore_eos"] = True
+        case 3:
+            wanted["logit_bias"] = {number + 100: -100.0, number + 101: 2.0}
+        case 4:
+            wanted["stop_token_ids"] = (number + 40,)
+        case 5:
+            wanted |= {"presence_penalty": 0.5, "frequency_penalty": 0.5, "repetition_penalty": 1.1}
+    return await ask(engine, prompt, **wanted)
 
 
 async def ask(engine: Engine, prompt: Prompt, **wanted: Any) -> Answer:

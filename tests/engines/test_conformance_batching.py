@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from asking import FREE_TOKENS, MAX_TOP, QUESTIONS, Answer, ask, chat, divergence_gap, request, settled, until
+from asking import FREE_TOKENS, MAX_TOP, QUESTIONS, Answer, ask, chat, divergence_gap, mixed, request, settled, until
 
 from forebay.engines.base import Engine
 from forebay.types import GenerationRequest
@@ -15,22 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MAX_GAP_FP32 = 0.05
 NUM_MIXED = 50
-
-
-async def mixed(engine: Engine, number: int) -> Answer:
-    """Greedy requests of many lengths, with and without stop strings, stop ids, bias and penalties."""
-    prompt = await chat(engine, f"{QUESTIONS[number % len(QUESTIONS)]} {number} " + "Please. " * (3 * (number % 7)))
-    wanted: dict[str, object] = {"max_tokens": 3 + number * 7 % 12, "num_logprobs": MAX_TOP}
-    match number % 5:
-        case 1:
-            wanted["stop"] = (".", "\n\n")
-        case 2:
-            wanted["ignore_eos"] = True
-        case 3:
-            wanted["logit_bias"] = {number + 100: -100.0, number + 101: 2.0}
-        case 4:
-            wanted["stop_token_ids"] = (number + 40,)
-    return await ask(engine, prompt, **wanted)
+NUM_SLOTS = 64
 
 
 @pytest.mark.timeout(300)
@@ -59,14 +44,50 @@ async def test_fifty_together_answer_as_alone(engine: Engine) -> None:
 
 
 async def test_requests_beyond_the_slots_wait_and_are_served(engine: Engine) -> None:
-    """More choices than slots: the load shows them waiting, and all are answered."""
+    """More choices than slots: the load shows them waiting and never more running than slots, and all are answered."""
     prompt = await chat(engine)
     paced = {"forebay_inter_token_ms": "5"}
     asked = [request(prompt, n=8, temperature=1.0, max_tokens=6, ignore_eos=True, metadata=paced) for _ in range(9)]
     tasks = [asyncio.create_task(drain(engine, one)) for one in asked]
-    await until(lambda: engine.load().waiting > 0)
-    assert engine.load().running <= 64
+    most_running = most_waiting = 0
+    while not all(task.done() for task in tasks):
+        load = engine.load()
+        most_running, most_waiting = max(most_running, load.running), max(most_waiting, load.waiting)
+        await asyncio.sleep(0.002)
+    assert most_waiting > 0
+    assert most_running == NUM_SLOTS
     assert await asyncio.gather(*tasks) == [8 * 6] * 9
+
+
+async def test_of_those_who_wait_the_lowest_priority_number_goes_first(engine: Engine) -> None:
+    """With all slots taken but one, requests that came later but rank before others are answered before them."""
+    prompt = await chat(engine)
+    paced = {"forebay_inter_token_ms": "20"}
+    filling = {"temperature": 1.0, "max_tokens": 400, "ignore_eos": True, "metadata": paced}
+    tasks = [
+        asyncio.create_task(drain(engine, request(prompt, n=n, priority=-1, **filling)))
+        for n in (8,) * (NUM_SLOTS // 8 - 1) + (7,)
+    ]
+    await until(lambda: engine.load().running == NUM_SLOTS - 1)
+    last = filling | {"max_tokens": 4}
+    tasks.append(asyncio.create_task(drain(engine, request(prompt, priority=-1, **last))))
+    await until(lambda: engine.load().running == NUM_SLOTS)
+    answered: list[int] = []
+
+    async def waiting(priority: int) -> None:
+        await drain(engine, request(prompt, priority=priority, max_tokens=1, metadata=paced))
+        answered.append(priority)
+
+    ranked = []
+    for number, priority in enumerate((2, 1, 0), 1):
+        ranked.append(asyncio.create_task(waiting(priority)))
+        await until(lambda: engine.load().waiting == number)  # noqa: B023 - awaited within the iteration
+    await asyncio.gather(*ranked)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await settled(engine)
+    assert answered == [0, 1, 2]
 
 
 async def test_a_closed_request_leaves_at_the_next_step(engine: Engine) -> None:
@@ -90,14 +111,19 @@ async def test_a_closed_request_leaves_at_the_next_step(engine: Engine) -> None:
 
 
 async def test_a_closed_request_generates_no_more(engine: Engine) -> None:
-    """After an abort the counters come to rest far below what the request had asked for."""
+    """After an abort the counters come to rest far below what the request had asked for, and its stream has counted what
+    was generated for it, but for what vLLM drops: at most a step in its process and one on the way."""
     before = await settled(engine)
     slow = {"forebay_inter_token_ms": "5"}
     leaving = request(await chat(engine), n=2, max_tokens=300, ignore_eos=True, temperature=1.0, metadata=slow)
     async with aclosing(engine.generate(leaving)) as stream:
         await anext(aiter(stream))
+    counted = stream.num_tokens
     after = await settled(engine)
-    assert after.num_generated_tokens - before.num_generated_tokens < 100
+    generated = after.num_generated_tokens - before.num_generated_tokens
+    assert generated < 100
+    dropped = 2 * leaving.num_choices if engine.info.engine == "vllm" else 0
+    assert generated - dropped <= counted <= generated
 
 
 async def test_a_slow_consumer_gets_merged_deltas(engine: Engine, free: Answer) -> None:

@@ -33,7 +33,7 @@ ENGINE_ARGS = VllmName(
         "model", "revision", "dtype", "max_model_len", "load_format", "enforce_eager", "max_num_seqs", "block_size",
         "max_num_batched_tokens", "max_logprobs", "enable_prefix_caching", "trust_remote_code", "use_tqdm_on_load",
         "disable_log_stats", "enable_log_requests", "distributed_executor_backend", "additional_config",
-        "kv_cache_memory_bytes", "tokenizer_mode",
+        "kv_cache_memory_bytes", "tokenizer_mode", "scheduling_policy",
     ),
     ("create_engine_config",),
 )  # fmt: skip
