@@ -1,6 +1,6 @@
-"""Engines that hang and die, seen through their host. One engine a kind, in bfloat16; the last test kills it.
+"""Engines that hang and die, seen through their host. One engine a kind, in bfloat16; the last test kills it twice.
 
-The tests of this file run in order: numbers in bfloat16 first, then the hang that passes, then the death.
+The tests of this file run in order: numbers in bfloat16 first, then the hang that passes, then the deaths.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from asking import MAX_TOP, QUESTIONS, ask, chat, divergence_gap, request, until
+from asking import MAX_TOP, QUESTIONS, ask, chat, divergence_gap, mixed, request, until
 from building import ENGINES, build
 from faults import hung, kill
 
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 STALL_S = 2.0
 MAX_GAP_BF16 = 0.25
+NUM_MIXED = 50
 PACED = {"forebay_first_token_ms": "20", "forebay_inter_token_ms": "10"}
 
 
@@ -41,13 +42,13 @@ class Watched:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session", params=ENGINES)
 async def watched(request: pytest.FixtureRequest) -> AsyncIterator[Watched]:
-    """An engine under a host that does not restart it."""
+    """An engine under a host that restarts it once."""
     told: list[str] = []
     host = EngineHost(
         lambda: build(request.param, dtype="bfloat16"),
         lazy=True,
         stall_timeout_s=STALL_S,
-        max_restarts=0,
+        max_restarts=1,
         on_fatal=told.append,
     )
     await host.engine()
@@ -56,11 +57,10 @@ async def watched(request: pytest.FixtureRequest) -> AsyncIterator[Watched]:
 
 
 async def test_together_as_alone_in_bfloat16(watched: Watched) -> None:
-    """Sixteen greedy requests at once answer as alone, up to tokens that were all but equally likely."""
+    """Fifty mixed greedy requests at once answer as alone, up to tokens that were all but equally likely."""
     engine = await watched.engine()
-    prompts = [await chat(engine, f"{QUESTIONS[number % len(QUESTIONS)]} {number}") for number in range(16)]
-    alone = [await ask(engine, prompt, max_tokens=10, num_logprobs=MAX_TOP) for prompt in prompts]
-    together = await asyncio.gather(*(ask(engine, prompt, max_tokens=10) for prompt in prompts))
+    alone = [await mixed(engine, number) for number in range(NUM_MIXED)]
+    together = await asyncio.gather(*(mixed(engine, number) for number in range(NUM_MIXED)))
     gaps = [divergence_gap(solo, other.token_ids) for solo, other in zip(alone, together, strict=True)]
     assert max(gaps) <= MAX_GAP_BF16
 
@@ -81,8 +81,25 @@ async def test_a_hung_engine_is_unhealthy_until_it_goes_on(watched: Watched) -> 
     assert await waiting == 40
 
 
-async def test_a_dead_engine_fails_its_waiters_within_a_second(watched: Watched) -> None:
-    """Streams under way and requests still waiting get EngineUnavailable; the host turns failed and says so."""
+async def test_a_dead_engine_fails_its_waiters_and_is_restarted(watched: Watched) -> None:
+    """Within a second streams under way and requests still waiting get EngineUnavailable; the next engine answers.
+
+    When that one dies too, the host turns failed and says so.
+    """
+    prompt = await chat(await watched.engine(), QUESTIONS[1])
+    before = await ask(await watched.engine(), prompt, max_tokens=8)
+    await die(watched)
+    await until(lambda: watched.host.health().ok, timeout_s=120)
+    again = await ask(await watched.engine(), prompt, max_tokens=8, num_logprobs=MAX_TOP)
+    assert divergence_gap(again, before.token_ids) <= MAX_GAP_BF16
+    assert watched.told == []
+    await die(watched)
+    await until(lambda: watched.host.state == "failed", timeout_s=8)
+    assert watched.told == ["The engine died; restarts used: 1 of 1."]
+
+
+async def die(watched: Watched) -> None:
+    """Kills the engine, of which all must learn."""
     engine = await watched.engine()
     prompt = await chat(engine, QUESTIONS[1])
     asked = [request(prompt, max_tokens=900, ignore_eos=True, metadata=PACED) for _ in range(3)]
@@ -94,8 +111,6 @@ async def test_a_dead_engine_fails_its_waiters_within_a_second(watched: Watched)
     assert not engine.health().alive
     with pytest.raises(EngineUnavailable):
         await ask(engine, prompt)
-    await until(lambda: watched.host.state == "failed", timeout_s=8)
-    assert watched.told == ["The engine died; restarts used: 0 of 0."]
 
 
 async def collect(engine: Engine, asked: object) -> int:
