@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -103,7 +103,7 @@ def test_beyond_the_queue_it_is_503(server: ServerProcess, crowd: Crowd, witness
         check_overloaded(exchange(server.port, post(path, body | ({} if path == GENERATE else {"stream": True}))))
     answers = crowd.disperse()
     assert [answer.status for answer in answers] == [200] * MAX_QUEUED
-    started = [event["request_id"] for event in witness.journal() if event["event"] == "start"]
+    started = [event["request_id"].partition("-")[0] for event in witness.journal() if event["event"] == "start"]
     assert [one for one in started if one not in seen] == [answer.headers["x-request-id"] for answer in answers]
 
 
@@ -123,6 +123,56 @@ def test_prompt_tokens_are_bounded_too(server: ServerProcess, crowd: Crowd) -> N
     crowd.join(completion(10))
     check_overloaded(exchange(server.port, post(COMPLETIONS, completion(1))))
     assert [answer.status for answer in crowd.disperse()] == [200, 200]
+
+
+def test_a_refusal_says_what_waits(server: ServerProcess, crowd: Crowd) -> None:
+    """The queue's length is that of sequences, of which a request may have several."""
+    crowd.join(completion(n=2))
+    answer = exchange(server.port, post(COMPLETIONS, completion(n=3)))
+    check_overloaded(answer)
+    assert "2 sequences are waiting" in answer.json()["error"]["message"]
+    assert [answer.status for answer in crowd.disperse()] == [200]
+
+
+def test_what_is_larger_than_the_queue_waits_where_nobody_does(server: ServerProcess, crowd: Crowd) -> None:
+    """A busy server must not refuse for ever what the caps on a request allow."""
+    crowd.join(completion(n=8))
+    check_overloaded(exchange(server.port, post(COMPLETIONS, completion())))
+    assert [answer.status for answer in crowd.disperse()] == [200]
+
+
+def test_each_prompt_waits_by_itself(server: ServerProcess, witness: Witness) -> None:
+    """The first token of one prompt does not make room for the tokens of those beside it."""
+    with connect(server.port) as sock:
+        two = {"prompt": [prompt(5), prompt(MAX_QUEUED_TOKENS - 10)], "max_tokens": 2, "stream": True}
+        sock.sendall(post(COMPLETIONS, two | {"metadata": {"forebay_inter_token_ms": "60000"}}))
+        read_until(sock, b"data: ")
+        check_overloaded(exchange(server.port, post(COMPLETIONS, completion(11))))
+        with connect(server.port) as other:
+            other.sendall(post(COMPLETIONS, completion(10)))
+            eventually(lambda: witness.load().waiting == 2)
+    witness.wait_idle()
+
+
+def test_idle_time_says_nothing_of_throughput(make_server: Callable[..., ServerProcess]) -> None:
+    """Two answers and a pause are no measure of how fast a full queue will move."""
+    server = make_server(
+        FOREBAY_ENGINE="scripted", FOREBAY_MAX_NUM_SEQS="1", FOREBAY_MAX_QUEUED_REQUESTS=str(MAX_QUEUED)
+    )
+    for _ in range(2):
+        assert exchange(server.port, post(COMPLETIONS, completion())).status == 200
+    time.sleep(2)
+    with ExitStack() as stack:
+        held = post(COMPLETIONS, completion(max_tokens=2, stream=True, metadata={"forebay_inter_token_ms": "60000"}))
+        holder = stack.enter_context(connect(server.port))
+        holder.sendall(held)
+        read_until(holder, b"data: ")
+        for _ in range(MAX_QUEUED):
+            stack.enter_context(connect(server.port)).sendall(held)
+        refused = eventually(
+            lambda: (answer := exchange(server.port, post(COMPLETIONS, completion(n=3)))).status == 503 and answer
+        )
+        assert refused.headers["retry-after"] == "1"
 
 
 def test_an_idle_engine_refuses_nothing(server: ServerProcess, witness: Witness) -> None:
@@ -178,7 +228,7 @@ def test_no_header_and_no_field_overtakes(server: ServerProcess, crowd: Crowd, w
     crowd.join(completion(), "X-Vllm-Priority: -100", "X-data-parallel-rank: 0", "X-Session-ID: a", "X-Request-Id: b")
     assert exchange(server.port, post(COMPLETIONS, completion(priority=-100))).status == 400
     first, second = crowd.disperse()
-    started = [event["request_id"] for event in witness.journal() if event["event"] == "start"]
+    started = [event["request_id"].partition("-")[0] for event in witness.journal() if event["event"] == "start"]
     first_id = first.headers["x-request-id"]
     assert next(one for one in started if one not in seen) == first_id
     assert second.headers["x-request-id"] == "b"

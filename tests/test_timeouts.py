@@ -68,6 +68,7 @@ def test_before_the_first_byte_it_is_a_504(
     assert answer.status == 504
     error = answer.json()["error"]
     assert (error["type"], error["code"], error["param"]) == ("server_error", "timeout", None)
+    assert error["message"] == f"The request took longer than {LIMIT_S} s."
     check_account(witness, answer.headers["x-request-id"])
 
 

@@ -110,6 +110,9 @@ def test_lenient_servers_list_what_they_ignore(unusual_server: ServerProcess) ->
     assert answer.headers["x-ignored-params"].split(", ") == ["flux_capacity", "prompt_cache_key", "messages[0].mood"]
     streamed = post_lenient(unusual_server, flux_capacity=1.21, stream=True)
     assert streamed.headers["x-ignored-params"] == "flux_capacity"
+    streamed = post_lenient(unusual_server, stream=True, stream_options={"include_weather": True})
+    assert streamed.status_code == 200
+    assert streamed.headers["x-ignored-params"] == "stream_options.include_weather"
 
 
 def test_lenient_servers_still_refuse_what_they_know_they_cannot_do(unusual_server: ServerProcess) -> None:

@@ -17,6 +17,8 @@ from openai.types.chat import completion_create_params as chat_completion_create
 
 from forebay.api.fields import CHAT, COMPLETIONS, Ignored, Refused
 from forebay.api.schemas import ChatRequest, CompletionRequest, StreamOptions
+from forebay.engines.scripted import ScriptedEngine
+from support.inside import inside
 
 ASK = [{"role": "user", "content": "Where does the water go?"}]
 
@@ -129,6 +131,17 @@ def test_honoured_fields_are_accepted_together(raw: httpx.Client, route: str) ->
     everything = {name: value for name, value in EXAMPLES[route].items() if name != "echo"}
     answer = raw.post(PATHS[route], json=everything)
     assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("route", PATHS)
+async def test_who_the_client_asks_for_is_kept(route: str) -> None:
+    """Identities and metadata change no answer: they stand in the request's record, for accounts."""
+    names = {"user", "metadata", "safety_identifier"} & EXAMPLES[route].keys()
+    given = {name: EXAMPLES[route][name] for name in names}
+    async with inside(ScriptedEngine) as app:
+        record = (await app.post(PATHS[route], {**MINIMAL[route], **given})).record
+    assert {name: getattr(record, name) for name in names} == given
+    assert len(names) >= 2
 
 
 @pytest.mark.parametrize(("route", "name", "rule"), rows(Refused))

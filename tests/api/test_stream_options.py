@@ -99,5 +99,6 @@ def test_an_unknown_stream_option_is_refused(raw: httpx.Client, path: str) -> No
     """Options of a later API are not silently dropped."""
     answer = post(raw, path, stream=True, stream_options={"include_weather": True})
     assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "stream_options.include_weather"
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("unsupported_parameter", "stream_options.include_weather")
     assert DONE not in answer.text

@@ -94,3 +94,25 @@ def test_what_is_no_text_and_no_token_is_refused(
     answer = raw.post(path, json=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value", "neutral"),
+    [
+        ({"messages": TALK}, "add_special_tokens", True, False),
+        ({"prompt": "x"}, "add_generation_prompt", True, False),
+        ({"prompt": "x"}, "continue_final_message", True, False),
+        ({"prompt": "x"}, "chat_template_kwargs", {"enable_thinking": False}, {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_the_other_input_reads_is_refused(
+    raw: httpx.Client, given: dict[str, Any], name: str, value: Any, neutral: Any
+) -> None:
+    """No field is dropped; null and what happens anyway are taken."""
+    answer = raw.post("/tokenize", json={**given, name: value})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["code"], error["param"]) == ("unsupported_parameter", name)
+    for nothing in (None, neutral):
+        assert tokenize(raw, **given, **{name: nothing})["count"] > 0

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from forebay.engines.threads import DaemonThreads
+from forebay.errors import EngineUnavailable
 
 
 async def test_results_and_failures_come_back() -> None:
@@ -63,6 +64,21 @@ async def test_closed_threads_end() -> None:
             return
         await asyncio.sleep(0.01)
     pytest.fail("threads were left")
+
+
+async def test_what_waits_at_the_close_is_told() -> None:
+    """What has begun is finished; what waits, and what comes later, is refused and not left hanging."""
+    threads, release = DaemonThreads(1, "shut"), threading.Event()
+    begun = await threads.begin(lambda: release.wait(10))
+    waiting = asyncio.create_task(threads.run(lambda: None))
+    await asyncio.sleep(0)
+    threads.close()
+    release.set()
+    assert await begun
+    for late in (waiting, threads.run(lambda: None)):
+        with pytest.raises(EngineUnavailable):
+            async with asyncio.timeout(5):
+                await late
 
 
 def test_a_call_that_never_returns_does_not_keep_the_process() -> None:

@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from forebay.engines.base import Engine, EngineInfo
+from forebay.engines.scripted import ScriptedEngine
+from forebay.settings import Settings
 from support.door import CHAT, COMPLETIONS, MESSAGES, TOKENIZE, Door, check_refused, check_unsupported
+from support.inside import inside
+
+
+class Templated(ScriptedEngine):
+    """Says that its template is another."""
+
+    def __init__(self, settings: Settings, chat_template: str) -> None:
+        super().__init__(settings)
+        self._chat_template = chat_template
+
+    @property
+    def info(self) -> EngineInfo:
+        return replace(super().info, chat_template=self._chat_template)
+
 
 BOTH = pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 TEMPLATED = pytest.mark.parametrize("path", [CHAT, TOKENIZE])
@@ -38,10 +56,24 @@ def test_template_variables_are_scalars(door: Door, value: Any) -> None:
     assert answer.json()["error"]["param"].startswith("chat_template_kwargs")
 
 
-def test_scalar_template_variables_are_taken(door: Door) -> None:
-    """What models offer as switches works."""
-    kwargs = {"enable_thinking": False, "thinking_budget": 5, "date_string": "x" * 256}
-    assert door.post(CHAT, chat_template_kwargs=kwargs).status_code == 200
+@TEMPLATED
+@pytest.mark.parametrize("name", ["enable_thinking", "thinking_budget", "reasoning_effort"])
+async def test_template_variables_are_those_that_the_template_reads(path: str, name: str) -> None:
+    """One that it does not mention would be dropped, so it is refused; False asks for nothing."""
+
+    def templated(settings: Settings) -> Engine:
+        return Templated(settings, "{% if enable_thinking %}{% endif %}{{ messages }}")
+
+    body = {"messages": MESSAGES} | ({"max_tokens": 1} if path == CHAT else {})
+    async with inside(templated) as app:
+        read = name == "enable_thinking"
+        for value in (True, 5, "x" * 256):
+            answer = await app.post(path, body | {"chat_template_kwargs": {name: value}})
+            assert answer.status == (200 if read else 400), answer.body
+            if not read:
+                error = answer.json()["error"]
+                assert (error["code"], error["param"]) == ("unsupported_parameter", f"chat_template_kwargs.{name}")
+        assert (await app.post(path, body | {"chat_template_kwargs": {name: False}})).status == 200
 
 
 @BOTH

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
+from typing import Any
 
 import pytest
 
-from forebay.errors import InvalidRequest
+from forebay.errors import InvalidRequest, Overloaded
 from forebay.types import Chat
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -35,4 +38,35 @@ async def test_a_slow_template_is_given_up() -> None:
         assert refusal.value.param == "messages"
         assert (await text.render(Chat((message,)))).token_ids == (0,)
     finally:
+        text.close()
+
+
+async def test_whoever_waits_for_slow_ones_did_nothing_wrong() -> None:
+    """With every thread busy a short conversation is told to come back, and not that its messages are at fault."""
+    from forebay.engines.text_codec import NUM_THREADS, TextCodec
+
+    release = threading.Event()
+
+    class Held(transformers.PreTrainedTokenizerFast):
+        def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> str:
+            if conversation[0]["content"] == "slow":
+                release.wait(30)
+            return "hi"
+
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"hi": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    text = TextCodec(Held(tokenizer_object=words, unk_token="[UNK]", chat_template="x"), render_timeout_s=0.3)
+    quick, slow = (Chat(({"role": "user", "content": content},)) for content in ("hi", "slow"))
+    try:
+        busy = [asyncio.create_task(text.render(slow)) for _ in range(NUM_THREADS)]
+        await asyncio.sleep(0.05)
+        for waiting in (text.render(quick), text.tokenize("hi", True), text.detokenize([0])):
+            with pytest.raises(Overloaded) as refusal:
+                await waiting
+            assert refusal.value.retry_after_s == 0.3
+        for given_up in await asyncio.gather(*busy, return_exceptions=True):
+            assert isinstance(given_up, InvalidRequest)
+        release.set()
+        assert (await text.render(quick)).token_ids == (0,)
+    finally:
+        release.set()
         text.close()
