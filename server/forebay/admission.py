@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from forebay.errors import Overloaded
 
@@ -47,12 +47,14 @@ class Ticket:
 class Admission:
     """Counts sequences between the door and their last token.
 
-    The engine steps `num_slots` sequences together; what is beyond waits, at most `max_queued` sequences and
+    The engine steps `num_slots()` sequences together; what is beyond waits, at most `max_queued` sequences and
     `max_queued_tokens` prompt tokens. A refusal says when to come back, from the rate at which sequences finish. What
     is larger than the whole queue is let in when nobody waits. `unit` is what clients are told that a sequence is.
     """
 
-    def __init__(self, *, num_slots: int, max_queued: int, max_queued_tokens: int, unit: str = "sequences") -> None:
+    def __init__(
+        self, *, num_slots: Callable[[], int], max_queued: int, max_queued_tokens: int, unit: str = "sequences"
+    ) -> None:
         self._unit = unit
         self._num_slots = num_slots
         self._max_queued = max_queued
@@ -63,13 +65,13 @@ class Admission:
 
     @property
     def num_waiting(self) -> int:
-        return max(0, self.num_in_flight - self._num_slots)
+        return max(0, self.num_in_flight - self._num_slots())
 
     def enter(self, num_sequences: int) -> Ticket:
         """Takes a place or raises `Overloaded`."""
         if not self.num_waiting:
             self._finished.clear()  # an engine that keeps up finishes as fast as it is asked, and no faster
-        excess = self.num_in_flight + min(num_sequences, self._max_queued) - self._num_slots - self._max_queued
+        excess = self.num_in_flight + min(num_sequences, self._max_queued) - self._num_slots() - self._max_queued
         if excess > 0:
             raise Overloaded(
                 f"The queue is full: {self.num_waiting} {self._unit} are waiting; this request has {num_sequences}, "

@@ -78,14 +78,19 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         max_restarts=settings.engine_restarts,
         on_fatal=drain.fail,
     )
+
+    def num_slots() -> int:
+        """The engine may step fewer sequences together than it was asked to; known once it has loaded."""
+        return settings.max_num_seqs if host.info is None else host.info.num_slots
+
     admission, reading = (
         Admission(
-            num_slots=settings.max_num_seqs,
+            num_slots=slots,
             max_queued=settings.max_queued_requests,
             max_queued_tokens=settings.max_queued_tokens,
             unit=unit,
         )
-        for unit in ("sequences", "texts")
+        for unit, slots in (("sequences", num_slots), ("texts", lambda: settings.max_num_seqs))
     )
     secret = settings.secret.get_secret_value().encode() if settings.secret else secrets.token_bytes(32)
     pipeline = Pipeline(host, admission, reading, drain, secret=secret, request_timeout_s=settings.request_timeout_s)

@@ -21,6 +21,7 @@ class EngineInfo:
     revision: str | None
     max_model_len: int
     vocab_size: int
+    num_slots: int
     device: str
     dtype: str
     chat_template: str | None = None

@@ -41,6 +41,7 @@ class ScriptedEngine:
             revision=None,
             max_model_len=settings.max_model_len or DEFAULT_MAX_MODEL_LEN,
             vocab_size=VOCAB_SIZE,
+            num_slots=settings.max_num_seqs,
             device="cpu",
             dtype="none",
             chat_template=CHAT_TEMPLATE,

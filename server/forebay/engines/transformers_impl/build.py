@@ -70,6 +70,7 @@ def build(settings: Settings, source: ModelSource, device_name: str, deliver: Ca
         revision=source.revision,
         max_model_len=capacity.max_model_len,
         vocab_size=loaded.vocab_size,
+        num_slots=limits.max_rows,
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         chat_template=loaded.tokenizer.chat_template if isinstance(loaded.tokenizer.chat_template, str) else None,

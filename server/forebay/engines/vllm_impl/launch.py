@@ -192,6 +192,7 @@ class Launcher:
             revision=self._source.revision,
             max_model_len=model.max_model_len,
             vocab_size=model.get_vocab_size(),
+            num_slots=scheduler.max_num_seqs,
             device=self._device,
             dtype=str(model.dtype).removeprefix("torch."),
             chat_template=text.chat_template,
