@@ -9,9 +9,9 @@ from types import TracebackType
 class Drain:
     """The server's way out. Lives on one event loop; not thread-safe.
 
-    Middleware refuses new work while `draining` and wraps every request but probes in `with drain.track():`. Streams
-    wait for their next piece inside `async with drain.deadline(when):`, so that `force` ends the wait at once. `fatal`
-    is the sentence that says why the engine is lost for good; the process then ends non-zero.
+    Middleware refuses new work while `draining` and wraps every request but probes and scrapes in `with drain.track():`.
+    Streams wait for their next piece inside `async with drain.deadline(when):`, so that `force` ends the wait at once.
+    `fatal` is the sentence that says why the engine is lost for good; the process then ends non-zero.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class Drain:
         return True
 
     async def finish(self, timeout_s: float, grace_s: float) -> bool:
-        """Begin, let work end by itself for `timeout_s` seconds or until `force`, then force it and wait `grace_s` more.
+        """Begin, let work end by itself for `timeout_s` seconds or until `force`, then force it and wait `grace_s`.
 
         True if everything ended by itself.
         """

