@@ -9,24 +9,22 @@ from dataclasses import replace
 
 import anyio
 
-from forebay.types import Delta
+from forebay.types import Delta, Deltas
 
 
-async def merge(streams: Sequence[AsyncGenerator[Delta, None]], num_choices: int) -> AsyncGenerator[Delta, None]:
+def merge(streams: Sequence[Deltas], num_choices: int) -> Deltas:
     """Deltas as they come; stream i's choice j becomes index `i * num_choices + j`.
 
-    The first error ends all. Closing closes every stream and waits until they have let go of the engine.
+    The first error ends all. Closing it, once it has been read from, closes every stream.
     """
-    if len(streams) == 1:
-        async with aclosing(streams[0]) as only:
-            async for delta in only:
-                yield delta
-        return
+    return streams[0] if len(streams) == 1 else _merged(streams, num_choices)
 
+
+async def _merged(streams: Sequence[Deltas], num_choices: int) -> AsyncGenerator[Delta, None]:
     # One place a stream: a slow consumer slows the pumps, and the engine's mailboxes merge what waits behind them.
     queue: asyncio.Queue[Delta | Exception | None] = asyncio.Queue(maxsize=len(streams))
 
-    async def pump(position: int, stream: AsyncGenerator[Delta, None]) -> None:
+    async def pump(position: int, stream: Deltas) -> None:
         try:
             async with aclosing(stream) as deltas:
                 async for delta in deltas:

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -20,12 +20,9 @@ from forebay.engines.host import EngineHost
 from forebay.errors import ApiError, RequestTimeout, ShuttingDown
 from forebay.merge import merge
 from forebay.observe.record import RequestRecord
-from forebay.types import Caller, Delta, Deltas, GenerationRequest, Usage
+from forebay.types import Caller, CountedDeltas, Delta, Deltas, GenerationRequest, Usage
 
 T = TypeVar("T")
-
-READY_TURNS = 3
-"""Turns of the event loop that reading a delta may take that is there already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +68,28 @@ class Pipeline:
         `EngineUnavailable`, `RequestTimeout` and what `prepare` raises. The result must be closed.
         """
         ticket = self._enter(self._admission, num_sequences)
+        sources: list[CountedDeltas] = []
         try:
             async with self.in_time(record):
                 engine = await self._host.engine()
                 work = await prepare(engine)
             ticket.wait([len(request.prompt.token_ids) for request in work.requests])
+            salt = self._cache_salt(caller)
+            for request in work.requests:
+                sources.append(engine.generate(replace(request, cache_salt=salt)))
         except BaseException:
+            for source in sources:
+                await source.aclose()
             ticket.close()
             raise
-        salt = self._cache_salt(caller)
-        tally = Tally()
-        requests = [replace(request, cache_salt=salt, on_unread=tally.add) for request in work.requests]
-        streams = [_generate(engine, request, tally) for request in requests]
+        streams: list[Deltas] = [*sources]
         if (family := work.family) is not None:
             streams = [
-                split_reasoning(stream, family, request.prompt, work.include_reasoning, engine.token_strings)
-                for stream, request in zip(streams, requests, strict=True)
+                split_reasoning(source, family, request.prompt, work.include_reasoning, engine.token_strings)
+                for source, request in zip(sources, work.requests, strict=True)
             ]
-        deltas = merge(streams, requests[0].num_choices)
-        return Generation(deltas, requests, engine.info, tally, ticket, record, partial(self.in_time, record))
+        deltas = merge(streams, work.requests[0].num_choices)
+        return Generation(deltas, sources, work.requests, engine.info, ticket, record, partial(self.in_time, record))
 
     async def read(self, record: RequestRecord, work: Callable[[Engine], Awaitable[T]]) -> T:
         """`work` of the engine that generates nothing. Raises what `start` raises."""
@@ -125,49 +125,6 @@ class Pipeline:
         return hmac.new(self._secret, caller.tenant.encode(), hashlib.sha256).hexdigest()[:32]
 
 
-@dataclass(slots=True)
-class Tally:
-    """Tokens that the engine gave, which may be more than were handed out."""
-
-    num_tokens: int = 0
-
-    def add(self, num_tokens: int) -> None:
-        self.num_tokens += num_tokens
-
-
-async def _generate(engine: Engine, request: GenerationRequest, tally: Tally) -> AsyncGenerator[Delta, None]:
-    async with aclosing(engine.generate(request)) as deltas:
-        try:
-            async for delta in deltas:
-                tally.add(len(delta.token_ids))
-                yield delta
-        except GeneratorExit:
-            async for delta in _ready(deltas, request.num_choices):
-                tally.add(len(delta.token_ids))
-            raise
-
-
-async def _ready(deltas: Deltas, num_choices: int) -> AsyncGenerator[Delta, None]:
-    """What the engine has generated and nobody has read; a client that reads slowly and leaves is billed for it.
-
-    Engines merge what waits: one delta a choice, and as many that they have begun to hand out. Nothing is waited for; what comes meanwhile the engine tells
-    `on_unread`, or it is at most the tokens of one step.
-    """
-    for _ in range(2 * num_choices):
-        reading = asyncio.ensure_future(anext(deltas))
-        try:
-            for _ in range(READY_TURNS):
-                await asyncio.sleep(0)
-                if reading.done():
-                    break
-        finally:
-            reading.cancel()
-            await asyncio.wait((reading,))
-        if reading.cancelled() or reading.exception() is not None:
-            return  # nothing was ready, or it ended: with the error of an engine that nobody waits for any more
-        yield reading.result()
-
-
 class Generation:
     """The deltas of one HTTP request and what they amount to.
 
@@ -178,9 +135,9 @@ class Generation:
     def __init__(
         self,
         deltas: Deltas,
+        sources: Sequence[CountedDeltas],
         requests: Sequence[GenerationRequest],
         info: EngineInfo,
-        tally: Tally,
         ticket: Ticket,
         record: RequestRecord,
         in_time: Callable[[], AbstractAsyncContextManager[None]],
@@ -189,7 +146,7 @@ class Generation:
         self.info = info
         self.in_time = in_time
         self._deltas = deltas
-        self._tally = tally
+        self._sources = sources
         self._ticket = ticket
         self._record = record
         self._cached_tokens: dict[int, int] = {}
@@ -240,10 +197,11 @@ class Generation:
             return
         self._closed = True
         try:
-            await self._deltas.aclose()
-        except ApiError:
-            pass  # already reported to the client by the iteration that raised it
+            for stream in (self._deltas, *self._sources):  # a stage that was never read does not close its source
+                with suppress(ApiError):  # reported to the client by the iteration that raised it
+                    await stream.aclose()
         finally:
             self._record.aborted = time.perf_counter()
             self._ticket.close()
-            self._record.usage = replace(self.usage, completion_tokens=self._tally.num_tokens)
+            generated = sum(source.num_tokens for source in self._sources)
+            self._record.usage = replace(self.usage, completion_tokens=generated)

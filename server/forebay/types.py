@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -84,8 +84,7 @@ class GenerationRequest:
     """One prompt, `num_choices` answers.
 
     `request_id` is ours and unique. `cache_salt` separates prefix caches between tenants. `priority`: lower runs first.
-    `metadata` is the client's, read by the scripted engine alone. `on_unread` is told, when the stream is closed early,
-    how many tokens were generated and handed to nobody, as far as the engine knows.
+    `metadata` is the client's, read by the scripted engine alone.
     """
 
     request_id: str
@@ -95,7 +94,6 @@ class GenerationRequest:
     cache_salt: str | None = None
     priority: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
-    on_unread: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +156,14 @@ class Deltas(Protocol):
     async def __anext__(self) -> Delta: ...
 
     async def aclose(self) -> None: ...
+
+
+class CountedDeltas(Deltas, Protocol):
+    """What an engine gives. It is closed in any case, also when it was never read."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens generated so far, all choices together, handed out or not; final once it has ended or is closed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from forebay.types import Delta
 
@@ -34,23 +34,25 @@ class DeltaMailbox:
     Deltas of one choice merge while nobody takes them, so a slow consumer costs memory for its tokens only; the choice
     that has waited longest is taken first. What was put is delivered before the end or the failure.
 
-    Like an async generator, `aclose` and a cancellation while waiting end it for good: `on_close` is then called, at
-    most once and only if the producer had not ended, and later puts are dropped. `on_unread` gets the number of tokens
-    that were put and not taken, if there are any.
+    `aclose` and a cancellation while waiting end it for good: `on_close` is then called, at most once and only if the
+    producer had not ended, and later puts are counted in `num_tokens` and dropped. Where `on_close` returns an awaitable,
+    `aclose` waits for it: the producer has then let go.
     """
 
-    __slots__ = ("_ended", "_error", "_loop", "_on_close", "_on_unread", "_pending", "_waiter")
+    __slots__ = ("_ended", "_error", "_loop", "_on_close", "_pending", "_released", "_waiter", "num_tokens")
 
-    def __init__(self, on_close: Callable[[], None], on_unread: Callable[[int], None] | None = None) -> None:
+    def __init__(self, on_close: Callable[[], Awaitable[None] | None]) -> None:
+        self.num_tokens = 0
         self._loop = asyncio.get_running_loop()
         self._on_close = on_close
-        self._on_unread = on_unread
         self._pending: dict[int, list[Delta]] = {}
         self._waiter: asyncio.Future[None] | None = None
+        self._released: Awaitable[None] | None = None
         self._error: BaseException | None = None
         self._ended = False
 
     def put(self, delta: Delta) -> None:
+        self.num_tokens += len(delta.token_ids)
         if self._ended:
             return
         waiting = self._pending.get(delta.index)
@@ -88,7 +90,7 @@ class DeltaMailbox:
             try:
                 await self._waiter
             except asyncio.CancelledError:
-                await self.aclose()
+                self._leave()
                 raise
             finally:
                 self._waiter = None
@@ -96,14 +98,16 @@ class DeltaMailbox:
 
     async def aclose(self) -> None:
         """The consumer leaves: aborts the producer unless it has ended; idempotent."""
-        num_unread = sum(len(delta.token_ids) for deltas in self._pending.values() for delta in deltas)
+        self._leave()
+        if self._released is not None:
+            await asyncio.shield(self._released)
+
+    def _leave(self) -> None:
         self._pending.clear()
-        if num_unread and self._on_unread is not None:
-            self._on_unread(num_unread)
         self._error = None
         if not self._ended:
             self._ended = True
-            self._on_close()
+            self._released = self._on_close()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import structlog
 
 from forebay.engines.base import EngineHealth, EngineInfo, EngineLoad
+from forebay.engines.mailbox import DeltaMailbox
 from forebay.engines.scripted.directives import read_directives
 from forebay.engines.scripted.job import Job
 from forebay.engines.scripted.journal import Journal
@@ -18,7 +18,7 @@ from forebay.engines.scripted.vocabulary import SPECIALS, VOCAB_SIZE
 from forebay.engines.token_ids import check_token_ids
 from forebay.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 from forebay.settings import Settings
-from forebay.types import Chat, Deltas, GenerationRequest, Prompt
+from forebay.types import Chat, GenerationRequest, Prompt
 
 logger = structlog.get_logger(__name__)
 
@@ -97,7 +97,7 @@ class ScriptedEngine:
         check_token_ids(token_ids, VOCAB_SIZE, "tokens")
         return [token_text(token) for token in token_ids]
 
-    async def generate(self, request: GenerationRequest) -> Deltas:
+    def generate(self, request: GenerationRequest) -> DeltaMailbox:
         self._check(request)
         if self._end is not None or self._loop is None:
             raise EngineUnavailable(self._end or NOT_STARTED)
@@ -107,9 +107,7 @@ class ScriptedEngine:
         )
         job = Job(request, directives, self._model, self._info.max_model_len, on_close=self._loop.abort)
         self._loop.submit(job)
-        async with contextlib.aclosing(job.mailbox) as deltas:
-            async for delta in deltas:
-                yield delta
+        return job.mailbox
 
     def _check(self, request: GenerationRequest) -> None:
         prompt, sampling = request.prompt.token_ids, request.sampling

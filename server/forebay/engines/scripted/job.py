@@ -26,7 +26,7 @@ class Job:
     ) -> None:
         self.request = request
         self.directives = directives
-        self.mailbox = DeltaMailbox(lambda: on_close(self), request.on_unread)
+        self.mailbox = DeltaMailbox(lambda: on_close(self))
         self.choices = [
             Choice(request, index, model, directives.script_for(index), directives.failure, max_model_len)
             for index in range(request.num_choices)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -23,7 +23,7 @@ from forebay.engines.transformers_impl.requests import SequenceFactory
 from forebay.engines.transformers_impl.warmup import warm_up
 from forebay.errors import EngineUnavailable
 from forebay.settings import Settings
-from forebay.types import Chat, Deltas, GenerationRequest, Prompt
+from forebay.types import Chat, GenerationRequest, Prompt
 
 log = structlog.get_logger(__name__)
 
@@ -35,10 +35,15 @@ _DIED = "The engine has died."
 
 @dataclass(slots=True)
 class _Open:
-    """A request that is being answered."""
+    """A request that is being answered. `released`: its consumer has left and waits for the step loop to let go."""
 
     mailbox: DeltaMailbox
     num_unfinished: int
+    released: asyncio.Future[None] | None = None
+
+    def release(self) -> None:
+        if self.released is not None and not self.released.done():
+            self.released.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,22 +145,25 @@ class TransformersEngine:
         vocabulary = self._started().built.vocabulary
         return [vocabulary.text(token_id) for token_id in token_ids]
 
-    async def generate(self, request: GenerationRequest) -> Deltas:
+    def generate(self, request: GenerationRequest) -> DeltaMailbox:
         """Raises InvalidRequest and ContextTooLong for prompts and token ids that the model cannot read."""
         parts = self._started()
         sequences = parts.sequences.make(request)
         if self._end is not None:
             raise EngineUnavailable(self._end)
-        loop, request_id = parts.built.loop, request.request_id
-        mailbox = DeltaMailbox(on_close=lambda: loop.cancel(request_id), on_unread=request.on_unread)
-        self._open[request_id] = _Open(mailbox, len(sequences))
-        loop.submit(sequences)
-        try:
-            async with contextlib.aclosing(mailbox) as deltas:
-                async for delta in deltas:
-                    yield delta
-        finally:
-            self._open.pop(request_id, None)
+        mailbox = DeltaMailbox(on_close=lambda: self._leave(request.request_id))
+        self._open[request.request_id] = _Open(mailbox, len(sequences))
+        parts.built.loop.submit(sequences)
+        return mailbox
+
+    def _leave(self, request_id: str) -> Awaitable[None] | None:
+        """What the step in hand still generates for it is counted before it is let go of."""
+        answered = self._open.get(request_id)
+        if answered is None or self._parts is None or self._end is not None:
+            return None
+        answered.released = asyncio.get_running_loop().create_future()
+        self._parts.built.loop.cancel(request_id)
+        return answered.released
 
     def _counted(self) -> EngineLoad:
         """Of the step loop, which counts the warm-up too."""
@@ -212,15 +220,19 @@ class TransformersEngine:
             answered = self._open.get(request_id)
             if answered is None:
                 continue
-            answered.mailbox.put(delta)
-            if delta.finish_reason is not None:
-                answered.num_unfinished -= 1
-                if answered.num_unfinished == 0:
-                    answered.mailbox.close()
+            if delta is not None:
+                answered.mailbox.put(delta)
+                answered.num_unfinished -= delta.finish_reason is not None
+            if delta is None or answered.num_unfinished == 0:
+                del self._open[request_id]
+                answered.mailbox.close()
+                answered.release()
 
     def _fail_open(self, reason: str) -> None:
         for answered in self._open.values():
             answered.mailbox.fail(EngineUnavailable(reason))
+            answered.release()
+        self._open.clear()
 
 
 def _raise_in(future: asyncio.Future[Built], error: BaseException) -> None:

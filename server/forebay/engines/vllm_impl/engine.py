@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
-from dataclasses import replace
 
 import structlog
 
 from forebay.engines.base import EngineHealth, EngineInfo, EngineLoad
 from forebay.engines.model_source import ModelSource
-from forebay.engines.vllm_impl.convert import DeltaReader, sampling_params
+from forebay.engines.token_ids import check_token_ids
+from forebay.engines.vllm_impl.deltas import VllmDeltas
 from forebay.engines.vllm_impl.launch import Launcher
 from forebay.engines.vllm_impl.launched import Launched
-from forebay.engines.vllm_impl.names import TOKENS_INPUT, load
 from forebay.engines.vllm_impl.stats import EngineCounters, render_metrics
 from forebay.engines.vllm_impl.warmup import WARM_UP
 from forebay.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 from forebay.settings import Settings
-from forebay.types import Chat, Delta, GenerationRequest, Prompt
+from forebay.types import Chat, GenerationRequest, Prompt
 
 logger = structlog.get_logger(__name__)
 
@@ -93,39 +90,18 @@ class VllmEngine:
 
     async def detokenize(self, token_ids: list[int]) -> str:
         launched = self._running()
-        _check_ids(token_ids, launched.info.vocab_size, "tokens")
+        check_token_ids(token_ids, launched.info.vocab_size, "tokens")
         return await launched.text.detokenize(token_ids)
 
     def token_strings(self, token_ids: list[int]) -> list[str]:
         launched = self._running()
-        _check_ids(token_ids, launched.info.vocab_size, "tokens")
+        check_token_ids(token_ids, launched.info.vocab_size, "tokens")
         return [launched.text.vocabulary.text(token_id) for token_id in token_ids]
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta]:
-        """Greedy choices are all the same: vLLM refuses to compute them more than once, so one is given for all."""
+    def generate(self, request: GenerationRequest) -> VllmDeltas:
         launched = self._running()
         _check_request(request, launched.info)
-        repeated = request.sampling.greedy and request.num_choices > 1
-        num_choices = 1 if repeated else request.num_choices
-        reader = DeltaReader(request, launched.text.vocabulary)
-        self._open.add(request.request_id)
-        try:
-            with launched.errors.translated(request.request_id, lambda: launched.dead):
-                outputs = launched.llm.generate(
-                    load(TOKENS_INPUT)(list(request.prompt.token_ids), cache_salt=request.cache_salt),
-                    sampling_params(request, num_choices),
-                    request.request_id,
-                )
-                async with aclosing(outputs):
-                    async for output in outputs:
-                        for delta in reader.read(output):
-                            if repeated:
-                                for index in range(request.num_choices):
-                                    yield replace(delta, index=index)
-                            else:
-                                yield delta
-        finally:
-            self._open.discard(request.request_id)
+        return VllmDeltas(launched, request, self._open)
 
     def _running(self) -> Launched:
         launched = self._launched
@@ -147,12 +123,6 @@ def _check_request(request: GenerationRequest, info: EngineInfo) -> None:
             f"{info.max_model_len} tokens.",
             param="prompt",
         )
-    _check_ids(request.prompt.token_ids, info.vocab_size, "prompt")
-    _check_ids(request.sampling.logit_bias, info.vocab_size, "logit_bias")
-    _check_ids(request.sampling.stop_token_ids, info.vocab_size, "stop_token_ids")
-
-
-def _check_ids(token_ids: Iterable[int], vocab_size: int, param: str) -> None:
-    for token_id in token_ids:
-        if not 0 <= token_id < vocab_size:
-            raise InvalidRequest(f"Token id {token_id} is outside the vocabulary of {vocab_size} tokens.", param=param)
+    check_token_ids(request.prompt.token_ids, info.vocab_size, "prompt")
+    check_token_ids(request.sampling.logit_bias, info.vocab_size, "logit_bias")
+    check_token_ids(request.sampling.stop_token_ids, info.vocab_size, "stop_token_ids")
