@@ -13,7 +13,7 @@ transformers = pytest.importorskip("transformers", exc_type=ImportError)
 
 from forebay.engines.model_source import resolve_model  # noqa: E402
 from forebay.engines.text_codec import TextCodec  # noqa: E402
-from forebay.errors import InvalidRequest  # noqa: E402
+from forebay.errors import InternalError, InvalidRequest  # noqa: E402
 from forebay.settings import Settings  # noqa: E402
 from forebay.types import Chat  # noqa: E402
 
@@ -110,3 +110,28 @@ async def test_a_model_without_a_template_says_so(tokenizer: Any) -> None:
     """Its clients are sent to the completions route."""
     with pytest.raises(InvalidRequest, match="/v1/completions"):
         await with_template(tokenizer, None).render(Chat(MESSAGES))
+
+
+async def test_what_the_tokenizer_cannot_read_is_refused(codec: TextCodec) -> None:
+    """Half of a surrogate pair, ids beyond 32 bits: a refusal, not a library's exception."""
+    with pytest.raises(InvalidRequest, match="this text"):
+        await codec.tokenize("half \ud83d", add_special_tokens=False)
+    for outside in (-1, 1 << 40):
+        with pytest.raises(InvalidRequest, match="these token ids"):
+            await codec.detokenize([outside])
+
+
+async def test_a_tokenizer_that_breaks_leaks_nothing(tokenizer: Any) -> None:
+    """Whatever else it raises is an error of ours, without its words."""
+    broken = copy.deepcopy(tokenizer)
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("secret path /x")
+
+    broken.encode = broken.decode = fail
+    codec = TextCodec(broken, render_timeout_s=5.0)
+    for call in (codec.tokenize("x", add_special_tokens=False), codec.detokenize([1])):
+        with pytest.raises(InternalError) as raised:
+            await call
+        assert "/x" not in raised.value.message
+    codec.close()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import structlog
 
 from forebay.engines.threads import DaemonThreads
 from forebay.engines.vocabulary import Vocabulary
-from forebay.errors import InvalidRequest, Overloaded
+from forebay.errors import InternalError, InvalidRequest, Overloaded
 from forebay.types import Chat, Prompt
 
 logger = structlog.get_logger(__name__)
@@ -30,6 +31,10 @@ OWN_ARGUMENTS = frozenset(
     )
 )  # fmt: skip
 """Of `apply_chat_template`: a template variable of the same name cannot be passed."""
+
+
+REFUSALS = (TypeError, UnicodeError, OverflowError)
+"""What `tokenizers` raises for text that has no UTF-8 (half a surrogate pair) and for ids that are no 32-bit numbers."""
 
 
 class TextCodec:
@@ -70,7 +75,7 @@ class TextCodec:
         return await (await self._begin(partial(self._encode, text, add_special_tokens)))
 
     async def detokenize(self, token_ids: list[int]) -> str:
-        return await (await self._begin(partial(self._tokenizer.decode, token_ids)))
+        return await (await self._begin(partial(self._decode, token_ids)))
 
     def close(self) -> None:
         self._threads.close()
@@ -86,8 +91,14 @@ class TextCodec:
             ) from None
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        token_ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        with _translated("The tokenizer cannot read this text."):
+            token_ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return token_ids
+
+    def _decode(self, token_ids: list[int]) -> str:
+        with _translated("The tokenizer cannot read these token ids."):
+            text: str = self._tokenizer.decode(token_ids)
+        return text
 
     def _render(self, chat: Chat) -> Prompt:
         try:
@@ -102,6 +113,18 @@ class TextCodec:
             logger.info("chat_template_failed", kind=type(exc).__name__)
             raise InvalidRequest(_refusal(exc), param="messages") from exc
         return Prompt(tuple(self._encode(text, add_special_tokens=False)), text)
+
+
+@contextmanager
+def _translated(refusal: str) -> Iterator[None]:
+    """Raises our errors for the tokenizer's, with `refusal` where it was given what it cannot take."""
+    try:
+        yield
+    except REFUSALS as exc:
+        raise InvalidRequest(refusal) from exc
+    except Exception as exc:
+        logger.exception("tokenizer_failed", kind=type(exc).__name__)
+        raise InternalError("The model's tokenizer failed on this request.") from exc
 
 
 def _refusal(error: Exception) -> str:
