@@ -76,7 +76,7 @@ class Pipeline:
             ticket.wait([len(request.prompt.token_ids) for request in work.requests])
             salt = self._cache_salt(caller)
             for request in work.requests:
-                sources.append(engine.generate(replace(request, cache_salt=salt)))
+                sources.append(engine.generate(replace(request, cache_salt=salt)))  # noqa: PERF401 - one may raise
         except BaseException:
             for source in sources:
                 await source.aclose()
