@@ -78,9 +78,9 @@ class Pipeline:
             for request in work.requests:
                 sources.append(engine.generate(replace(request, cache_salt=salt)))  # noqa: PERF401 - one may raise
         except BaseException:
+            ticket.close()
             for source in sources:
                 await source.aclose()
-            ticket.close()
             raise
         streams: list[Deltas] = [*sources]
         if (family := work.family) is not None:
@@ -128,8 +128,8 @@ class Pipeline:
 class Generation:
     """The deltas of one HTTP request and what they amount to.
 
-    Iterate it inside `in_time()` (see `Pipeline.in_time`), then `aclose()` it (`contextlib.aclosing`), in whatever state it is: that aborts the
-    engine's work and accounts for it. `usage` grows with the deltas handed out.
+    Iterate it inside `in_time()` (see `Pipeline.in_time`), then `aclose()` it (`contextlib.aclosing`), in whatever
+    state it is: that aborts the engine's work and accounts for it. `usage` grows with the deltas handed out.
     """
 
     def __init__(
@@ -188,8 +188,8 @@ class Generation:
             self._ticket.started(prompt)
         if delta.finish_reason is not None:
             record.finish_reason = delta.finish_reason
-            if delta.times is not None:
-                record.queue_s = delta.times.queue_s
+            if (times := delta.times) is not None:
+                record.queue_s, record.prefill_s, record.decode_s = times.queue_s, times.prefill_s, times.decode_s
 
     async def aclose(self) -> None:
         """Aborts what still runs and settles the account, once. Never raises for a generation that failed."""

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 from pydantic import BaseModel, ValidationError
@@ -18,6 +19,8 @@ from forebay.observe.logs import configure_logging, flush_logs, log_request
 from forebay.observe.record import RequestRecord
 from forebay.settings import Settings
 from forebay.types import Usage
+from support.server import ServerProcess
+from support.wire import eventually
 
 Configure = Callable[..., Callable[[], list[dict[str, Any]]]]
 
@@ -115,6 +118,20 @@ def test_the_request_line_holds_ids_tokens_and_times(configure: Configure) -> No
         "decode_ms": 400.0,
         "duration_ms": 1500.0,
     }
+
+
+def test_the_request_line_says_where_the_engine_spent_its_time(server: ServerProcess) -> None:
+    """Waiting for a slot, until the first token, and from there to the last."""
+    metadata = {"forebay_script": "a b c d", "forebay_first_token_ms": "60", "forebay_inter_token_ms": "20"}
+    body = {"messages": [{"role": "user", "content": "x"}], "metadata": metadata}
+    answer = httpx.post(f"{server.base_url}/chat/completions", json=body)
+    assert answer.status_code == 200
+    lines = eventually(lambda: [line for line in server.log.splitlines() if answer.headers["x-request-id"] in line])
+    line = json.loads(lines[-1])
+    assert line["queue_ms"] < 60
+    assert line["prefill_ms"] >= 60
+    assert line["decode_ms"] >= 60
+    assert line["queue_ms"] + line["prefill_ms"] + line["decode_ms"] <= line["duration_ms"]
 
 
 def test_what_is_not_known_is_left_out(configure: Configure) -> None:
