@@ -21,7 +21,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A conversation before the model's template: canonical messages, roles `system|user|assistant|tool`, text content."""
+    """A conversation before the model's template: canonical messages of `system|user|assistant|tool`, text content."""
 
     messages: tuple[Message, ...]
     add_generation_prompt: bool = True
@@ -98,7 +98,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A token that could have stood at a position. `token_bytes` are the UTF-8 bytes it adds, which may be part of a character."""
+    """A token that could have stood at a position. `token_bytes` is the UTF-8 it adds, maybe part of a character."""
 
     token_id: int
     token: str
@@ -110,7 +110,7 @@ class Alternative:
 class TokenLogprob:
     """The chosen token at one position and the most likely ones there, best first.
 
-    Log-probabilities are of the model's raw distribution, before penalties and temperature, as in vLLM (`raw_logprobs`).
+    Log-probabilities are of the model's raw distribution, before penalties and temperature: vLLM's `raw_logprobs`.
     """
 
     chosen: Alternative
@@ -119,7 +119,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class EngineTimes:
-    """Seconds a choice spent in the engine: waiting for its first step, until its first token, and from there to its last."""
+    """Seconds a choice spent in the engine: waiting for its first step, until its first token, from it to its last."""
 
     queue_s: float
     prefill_s: float
@@ -132,8 +132,9 @@ class Delta:
 
     `token_ids` are the tokens this piece adds, counted even when `text` is held back for a stop string or an unfinished
     character. `logprobs` is aligned with `token_ids`, or empty. The last delta of a choice carries `finish_reason`.
-    `stop_reason` is the matched stop string or stop token id, None at end of sequence. `times` come with it. `reasoning` is text that belongs
-    to the model's reasoning and not to its answer; engines leave it empty, `chat.reasoning` fills it.
+    `stop_reason` is the matched stop string or stop token id, None at end of sequence. `times` come with it.
+    `reasoning` is text that belongs to the model's reasoning and not to its answer; engines leave it empty,
+    `chat.reasoning` fills it.
     """
 
     index: int

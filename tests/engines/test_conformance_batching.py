@@ -111,8 +111,8 @@ async def test_a_closed_request_leaves_at_the_next_step(engine: Engine) -> None:
 
 
 async def test_a_closed_request_generates_no_more(engine: Engine) -> None:
-    """After an abort the counters come to rest far below what the request had asked for, and its stream has counted what
-    was generated for it, but for what vLLM drops: at most a step in its process and one on the way."""
+    """After an abort the counters come to rest far below what the request had asked for, and its stream has counted
+    what was generated for it, but for what vLLM drops: at most a step in its process and one on the way."""
     before = await settled(engine)
     slow = {"forebay_inter_token_ms": "5"}
     leaving = request(await chat(engine), n=2, max_tokens=300, ignore_eos=True, temperature=1.0, metadata=slow)

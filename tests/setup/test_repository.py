@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from check_sizes import oversized
+from check_sizes import overlong, oversized
 from locks import ROOT
 
 PTH_OWNERS = {"distutils-precedence.pth": "setuptools"}
@@ -37,6 +37,11 @@ def tracked_text() -> dict[str, str]:
 def test_no_file_exceeds_three_hundred_lines() -> None:
     """A file holds one concept and stops at three hundred lines."""
     assert oversized() == []
+
+
+def test_no_line_exceeds_a_hundred_and_twenty_columns() -> None:
+    """Docstrings and comments too, which the formatter leaves alone."""
+    assert overlong() == []
 
 
 def test_no_file_names_a_path_of_somebodys_machine() -> None:

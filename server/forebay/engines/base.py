@@ -13,8 +13,8 @@ from forebay.types import Chat, CountedDeltas, GenerationRequest, Prompt
 class EngineInfo:
     """What runs.
 
-    `num_slots`: sequences that it steps together. `special_tokens` are those that `skip_special_tokens` hides. `details`
-    holds what the backend chose by itself (thread binding, block size, ...), for /model/info and the log.
+    `num_slots`: sequences that it steps together. `special_tokens` are those that `skip_special_tokens` hides.
+    `details` holds what the backend chose by itself (thread binding, block size, ...), for /model/info and the log.
     """
 
     engine: str

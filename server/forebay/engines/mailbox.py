@@ -35,8 +35,8 @@ class DeltaMailbox:
     that has waited longest is taken first. What was put is delivered before the end or the failure.
 
     `aclose` and a cancellation while waiting end it for good: `on_close` is then called, at most once and only if the
-    producer had not ended, and later puts are counted in `num_tokens` and dropped. Where `on_close` returns an awaitable,
-    `aclose` waits for it: the producer has then let go.
+    producer had not ended, and later puts are counted in `num_tokens` and dropped. Where `on_close` returns an
+    awaitable, `aclose` waits for it: the producer has then let go.
     """
 
     __slots__ = ("_ended", "_error", "_loop", "_on_close", "_pending", "_released", "_waiter", "num_tokens")

@@ -34,7 +34,7 @@ OWN_ARGUMENTS = frozenset(
 
 
 REFUSALS = (TypeError, UnicodeError, OverflowError)
-"""What `tokenizers` raises for text that has no UTF-8 (half a surrogate pair) and for ids that are no 32-bit numbers."""
+"""What `tokenizers` raises for text that has no UTF-8 (half a surrogate pair) and for ids beyond 32 bits."""
 
 
 class TextCodec:

@@ -24,7 +24,7 @@ from forebay.types import Caller
 
 
 async def test_the_queue_begins_after_the_engines_own_slots(save_model: Callable[[Any], Path]) -> None:
-    """A model that is served one row at a time has one slot: beside it wait as many as may wait, the next is refused."""
+    """A model that is served one row at a time has one slot: beside it wait as many as may; the next is refused."""
     path = save_model(MistralConfig(**shape(sliding_window=24)))
     settings = Settings(_env_file=None, engine="transformers", device="cpu", max_num_seqs=64, max_queued_requests=2)
     source = ModelSource(str(path), "serial", None, local=True)

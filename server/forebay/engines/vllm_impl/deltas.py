@@ -18,10 +18,10 @@ logger = structlog.get_logger(__name__)
 
 
 class VllmDeltas:
-    """What AsyncLLM.generate does, on the same collector of outputs, so that at an early end nothing is lost to the count.
+    """What AsyncLLM.generate does, on the same collector of outputs, so that at an early end all is counted.
 
-    The request reaches vLLM at the first read. Greedy choices are all the same and vLLM refuses to compute them more than
-    once, so one is given for all.
+    The request reaches vLLM at the first read. Greedy choices are all the same and vLLM refuses to compute them more
+    than once, so one is given for all.
     """
 
     def __init__(self, launched: Launched, request: GenerationRequest, opened: set[str]) -> None:
