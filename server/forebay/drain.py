@@ -9,9 +9,9 @@ from types import TracebackType
 class Drain:
     """The server's way out. Lives on one event loop; not thread-safe.
 
-    Middleware refuses new work while `draining` and wraps every request but probes and scrapes in `with drain.track():`.
-    Streams wait for their next piece inside `async with drain.deadline(when):`, so that `force` ends the wait at once.
-    `fatal` is the sentence that says why the engine is lost for good; the process then ends non-zero.
+    Middleware refuses new work while `draining`, and wraps requests in `with drain.track():`, but for probes and
+    scrapes. What waits for an answer does so inside `async with drain.deadline(when):`, so that `force` ends the wait
+    at once. `fatal` is the sentence that says why the engine is lost for good; the process then ends non-zero.
     """
 
     def __init__(self) -> None:
@@ -67,9 +67,6 @@ class Drain:
 
     async def wait_begun(self) -> None:
         await self._begun.wait()
-
-    async def wait_forced(self) -> None:
-        await self._forced.wait()
 
     async def wait_idle(self, timeout_s: float) -> bool:
         """True once nothing is in flight, False after `timeout_s` seconds."""
