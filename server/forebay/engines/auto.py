@@ -49,13 +49,13 @@ def choose_engine(settings: Settings, machine: Machine | None = None) -> EngineC
         obstacle = _obstacle_to_vllm(found, device)
         if obstacle is not None:
             raise ConfigurationError(f"The vLLM engine was asked for, but {obstacle}.")
-        return EngineChoice("vllm", device, (device_reason, "The vLLM engine was asked for."), warnings)
+        return EngineChoice("vllm", device, (device_reason, "The settings name the vLLM engine."), warnings)
     if settings.engine == "transformers":
         if not found.transformers:
             raise ConfigurationError(
                 f"The Transformers engine was asked for, but it is not installed: {INSTALL_TRANSFORMERS}."
             )
-        return EngineChoice("transformers", device, (device_reason, "The Transformers engine was asked for."), warnings)
+        return EngineChoice("transformers", device, (device_reason, "The settings name the Transformers engine."), warnings)
     obstacle = _obstacle_to_vllm(found, device)
     if obstacle is None:
         return EngineChoice("vllm", device, (device_reason, "vLLM is installed and suits this device."), warnings)
