@@ -15,8 +15,8 @@ from support.sse import read_chunks
 PROMPT = "The water goes"
 
 
-def say(text: str) -> dict[str, Any]:
-    return {"metadata": {"forebay_script": text}}
+def say(text: str, **directives: str) -> dict[str, Any]:
+    return {"metadata": {"forebay_script": text, **{f"forebay_{name}": value for name, value in directives.items()}}}
 
 
 def complete(client: OpenAI, prompt: Any = PROMPT, **fields: Any) -> Completion:
@@ -144,7 +144,7 @@ def test_the_client_iterates_a_stream(server: Any, client: OpenAI) -> None:
         "model": "scripted",
         "prompt": PROMPT,
         "stream": True,
-        "extra_body": say(" down the hill."),
+        "extra_body": say(" down the hill.", inter_token_ms="5"),
     }
     with (
         OpenAI(base_url=server.base_url, api_key="unused", max_retries=0) as lenient,
