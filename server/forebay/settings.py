@@ -59,7 +59,10 @@ class Settings(BaseSettings):
         None, gt=0, description="KV cache size; unset: chosen from the memory that is free."
     )
     cpu_threads: int | None = Field(
-        None, gt=0, description="Threads of a model on the CPU; unset: chosen by the number of cores."
+        None,
+        gt=0,
+        description="Threads of a model on the CPU; unset: by the number of cores, with vLLM by "
+        "`VLLM_CPU_OMP_THREADS_BIND` or `OMP_NUM_THREADS` before that.",
     )
     enforce_eager: bool | None = Field(
         None, description="vLLM without torch.compile and CUDA graphs; unset: eager on a CPU, compiled on a GPU."

@@ -24,6 +24,8 @@ async def test_it_says_what_it_chose(vllm_engine: Engine) -> None:
     assert (info.engine, info.device, info.dtype, info.max_model_len) == ("vllm", "cpu", "float32", 1024)
     assert details["vllm"].startswith("0.3")
     assert details["threads"] >= 1
+    assert details["thread_binding"] == "none"
+    assert info.num_slots == 64
     assert (details["block_size"], details["max_num_seqs"], details["eager"]) == (32, 64, True)
     assert details["kv_cache_tokens"] > 1024
     assert details["kv_cache_mib"] == 768
