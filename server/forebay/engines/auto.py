@@ -55,7 +55,9 @@ def choose_engine(settings: Settings, machine: Machine | None = None) -> EngineC
             raise ConfigurationError(
                 f"The Transformers engine was asked for, but it is not installed: {INSTALL_TRANSFORMERS}."
             )
-        return EngineChoice("transformers", device, (device_reason, "The settings name the Transformers engine."), warnings)
+        return EngineChoice(
+            "transformers", device, (device_reason, "The settings name the Transformers engine."), warnings
+        )
     obstacle = _obstacle_to_vllm(found, device)
     if obstacle is None:
         return EngineChoice("vllm", device, (device_reason, "vLLM is installed and suits this device."), warnings)

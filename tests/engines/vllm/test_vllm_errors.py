@@ -89,18 +89,19 @@ def test_a_validation_error_names_our_field(table: ErrorTable) -> None:
     assert [error and error.param for error in named] == ["top_logprobs", None]
 
 
-def test_inside_the_block_they_become_ours(table: ErrorTable) -> None:
+def test_they_are_raised_as_ours(table: ErrorTable) -> None:
     """The original is the cause; ours pass through; what is no one's stays, unless the engine is dead."""
     (dead,) = [kind for kind in classes_of_vllm() if kind.__name__ == "EngineDeadError"]
-    with pytest.raises(EngineUnavailable) as raised, table.translated("r", lambda: False):
-        raise dead
+    with pytest.raises(EngineUnavailable) as raised:
+        table.raise_ours(dead(), "r", dead=False)
     assert isinstance(raised.value.__cause__, dead)
-    with pytest.raises(Overloaded), table.translated("r", lambda: False):
-        raise Overloaded("full")
-    with pytest.raises(ZeroDivisionError), table.translated("r", lambda: False):
-        raise ZeroDivisionError
-    with pytest.raises(EngineUnavailable), table.translated("r", lambda: True):
-        raise ZeroDivisionError
+    for engine_is_dead in (False, True):
+        with pytest.raises(Overloaded):
+            table.raise_ours(Overloaded("full"), "r", dead=engine_is_dead)
+    with pytest.raises(ZeroDivisionError):
+        table.raise_ours(ZeroDivisionError(), "r", dead=False)
+    with pytest.raises(EngineUnavailable):
+        table.raise_ours(ZeroDivisionError(), "r", dead=True)
 
 
 @pytest.mark.parametrize(

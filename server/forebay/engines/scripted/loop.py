@@ -14,6 +14,9 @@ from forebay.engines.scripted.journal import Event, Journal
 from forebay.engines.scripted.prefix import PrefixIndex
 from forebay.errors import ApiError, InternalError
 
+TICK_S = 0.001
+"""uvloop's timers count milliseconds: a shorter wait would be none at all, over and over."""
+
 
 class ScriptedDeath(Exception):
     """The failpoint `die`: it ends the loop as any defect would."""
@@ -90,7 +93,7 @@ class StepLoop:
         if self._wake.is_set() or (delay is not None and delay <= 0):
             await asyncio.sleep(0)
             return
-        timer = None if delay is None else asyncio.get_running_loop().call_later(delay, self._wake.set)
+        timer = None if delay is None else asyncio.get_running_loop().call_later(max(delay, TICK_S), self._wake.set)
         try:
             await self._wake.wait()
         finally:

@@ -34,6 +34,7 @@ class VllmDeltas:
         self._reader = DeltaReader(request, launched.text.vocabulary)
         self._ready: deque[Delta] = deque()
         self._adding: asyncio.Task[Any] | None = None
+        self._outputs: Any = None
         self._ended = False
 
     def __aiter__(self) -> VllmDeltas:
@@ -44,12 +45,11 @@ class VllmDeltas:
             if self._ended:
                 raise StopAsyncIteration
             try:
-                with self._launched.errors.translated(self._request.request_id, lambda: self._launched.dead):
-                    outputs = await self._outputs()
-                    self._take(outputs.get_nowait() or await outputs.get())
-            except Exception:
+                outputs = self._outputs or await self._add()
+                self._take(outputs.get_nowait() or await outputs.get())
+            except Exception as exc:
                 self._end()
-                raise
+                self._launched.errors.raise_ours(exc, self._request.request_id, dead=self._launched.dead)
         return self._ready.popleft()
 
     async def aclose(self) -> None:
@@ -59,7 +59,7 @@ class VllmDeltas:
             return
         self._end()
         try:
-            outputs = await asyncio.shield(self._adding)
+            outputs = await self._add()
             if (unread := outputs.get_nowait()) is not None:
                 self._take(unread)
                 self._ready.clear()
@@ -67,7 +67,7 @@ class VllmDeltas:
         except Exception as exc:  # it failed or died, and nobody waits for it any more
             logger.debug("closed_after_failure", request_id=self._request.request_id, kind=type(exc).__name__)
 
-    async def _outputs(self) -> Any:
+    async def _add(self) -> Any:
         """vLLM's RequestOutputCollector. Whoever stops waiting for it has a request to abort all the same."""
         if self._adding is None:
             request = self._request
@@ -80,7 +80,8 @@ class VllmDeltas:
                     priority=request.priority,
                 )
             )
-        return await asyncio.shield(self._adding)
+        self._outputs = await asyncio.shield(self._adding)
+        return self._outputs
 
     def _take(self, output: Any) -> None:
         """The Deltas of a RequestOutput, in which vLLM has merged the steps since the last one."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import NoReturn
 
 import structlog
 
@@ -115,17 +115,11 @@ class ErrorTable:
                 return make(error)
         return None
 
-    @contextmanager
-    def translated(self, request_id: str, dead: Callable[[], bool]) -> Iterator[None]:
-        """Raises our errors for vLLM's. Whatever fails while the engine is `dead` is its death."""
-        try:
-            yield
-        except ApiError:
-            raise
-        except Exception as exc:
-            ours = engine_died() if dead() else self.translate(exc)
-            if ours is None:
-                raise
-            level = logger.info if ours.status < 500 else logger.error
-            level("vllm_error", request_id=request_id, kind=type(exc).__name__, cause=type(exc.__cause__).__name__)
-            raise ours from exc
+    def raise_ours(self, error: Exception, request_id: str, *, dead: bool) -> NoReturn:
+        """Raises our error for one of vLLM's, any other as it is. Whatever fails while the engine is `dead` is its death."""
+        ours = engine_died() if dead and not isinstance(error, ApiError) else self.translate(error)
+        if ours is None:
+            raise error
+        level = logger.info if ours.status < 500 else logger.error
+        level("vllm_error", request_id=request_id, kind=type(error).__name__, cause=type(error.__cause__).__name__)
+        raise ours from error
