@@ -116,7 +116,7 @@ class ErrorTable:
         return None
 
     def raise_ours(self, error: Exception, request_id: str, *, dead: bool) -> NoReturn:
-        """Raises our error for one of vLLM's, any other as it is. Whatever fails while the engine is `dead` is its death."""
+        """Raises our error for one of vLLM's, any other as it is. Any failure of a `dead` engine is its death."""
         ours = engine_died() if dead and not isinstance(error, ApiError) else self.translate(error)
         if ours is None:
             raise error

@@ -41,7 +41,7 @@ ASYNC_LLM = VllmName(
     "vllm.v1.engine.async_llm",
     "AsyncLLM",
     (),
-    ("from_vllm_config", "generate", "abort", "shutdown", "errored", "get_tokenizer"),
+    ("from_vllm_config", "add_request", "abort", "shutdown", "errored", "get_tokenizer"),
 )
 SAMPLING_PARAMS = VllmName(
     "vllm.sampling_params",
@@ -58,9 +58,10 @@ EXECUTOR = VllmName("vllm.v1.executor.uniproc_executor", "UniProcExecutor", (), 
 STAT_LOGGER = VllmName("vllm.v1.metrics.loggers", "StatLoggerBase", (), ("record", "log_engine_initialized"))
 METHODS = (
     VllmName("vllm.v1.engine.async_llm", "AsyncLLM.from_vllm_config", ("vllm_config", "stat_loggers")),
-    VllmName("vllm.v1.engine.async_llm", "AsyncLLM.generate", ("prompt", "sampling_params", "request_id", "priority")),
-    VllmName("vllm.v1.engine.async_llm", "AsyncLLM.abort", ("request_id",)),
+    VllmName("vllm.v1.engine.async_llm", "AsyncLLM.add_request", ("request_id", "prompt", "params", "priority")),
+    VllmName("vllm.v1.engine.async_llm", "AsyncLLM.abort", ("request_id", "internal")),
     VllmName("vllm.v1.engine.async_llm", "AsyncLLM.shutdown", ("timeout",)),
+    VllmName("vllm.v1.engine.output_processor", "RequestOutputCollector", ("request_id",), ("get", "get_nowait")),
     VllmName("vllm.v1.engine.output_processor", "OutputProcessor", (), ("get_num_unfinished_requests",)),
     VllmName("vllm.v1.metrics.loggers", "StatLoggerBase.record", ("scheduler_stats", "iteration_stats")),
 )
