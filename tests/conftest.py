@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
 from support.server import ServerProcess
+from support.witness import Witness
 
 KEY = "test-key-0123456789abcdef"
 
@@ -31,6 +33,13 @@ def keyed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPro
     ).start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def witness(server: ServerProcess) -> Iterator[Witness]:
+    """For modules whose `server` is a `journalled_server`."""
+    with closing(Witness(server)) as reading:
+        yield reading
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.server import ServerProcess
+from support.server import ServerProcess, journalled_server
 from support.wire import connect, eventually, finish, half_close, post, read_until, reset
 from support.witness import Witness
 
@@ -25,21 +25,8 @@ LEAVE = {"FIN": finish, "RST": reset, "half-close": half_close}
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Four slots, one step in 5 ms, and a journal."""
-    folder = tmp_path_factory.mktemp("disconnect")
-    running = ServerProcess(
-        folder / "log",
-        ["--engine", "scripted"],
-        {"FOREBAY_SCRIPTED_JOURNAL": str(folder / "journal"), "FOREBAY_MAX_NUM_SEQS": "4"},
-    ).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def witness(server: ServerProcess) -> Iterator[Witness]:
-    reading = Witness(server, server.log_path.parent / "journal")
-    yield reading
-    reading.close()
+    with journalled_server(tmp_path_factory.mktemp("disconnect"), FOREBAY_MAX_NUM_SEQS="4") as running:
+        yield running
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.server import ServerProcess
+from support.server import ServerProcess, journalled_server
 from support.wire import connect, eventually, post, read_until, reset
 from support.witness import Witness
 
@@ -24,26 +24,13 @@ KEEPALIVE_S = 7
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("slow")
-    running = ServerProcess(
-        folder / "log",
-        ["--engine", "scripted"],
-        {
-            "FOREBAY_SCRIPTED_JOURNAL": str(folder / "journal"),
-            "FOREBAY_MAX_NUM_SEQS": "8",
-            "FOREBAY_MAX_MODEL_LEN": "100000",
-            "FOREBAY_TCP_KEEPALIVE_S": str(KEEPALIVE_S),
-        },
-    ).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def witness(server: ServerProcess) -> Iterator[Witness]:
-    reading = Witness(server, server.log_path.parent / "journal")
-    yield reading
-    reading.close()
+    with journalled_server(
+        tmp_path_factory.mktemp("disconnect_slow"),
+        FOREBAY_MAX_NUM_SEQS="8",
+        FOREBAY_MAX_MODEL_LEN="100000",
+        FOREBAY_TCP_KEEPALIVE_S=str(KEEPALIVE_S),
+    ) as running:
+        yield running
 
 
 def chat(max_tokens: int, *, burst: int = 1, **more: Any) -> dict[str, Any]:
@@ -136,14 +123,11 @@ def test_a_peer_whose_window_stays_shut_is_still_there(server: ServerProcess, wi
 
 def test_a_window_that_never_opens_again_is_the_end(make_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
     """TCP_USER_TIMEOUT counts for a peer that answers and takes nothing, too: it cannot hold its place for ever."""
-    journal = tmp_path / "journal"
-    server = make_server(
-        FOREBAY_ENGINE="scripted",
-        FOREBAY_SCRIPTED_JOURNAL=str(journal),
-        FOREBAY_MAX_NUM_SEQS="8",
-        FOREBAY_TCP_USER_TIMEOUT_S="1",
-    )
-    with closing(Witness(server, journal)) as witness, connect(server.port, receive_buffer=TINY) as slow:
+    with (
+        journalled_server(tmp_path, FOREBAY_MAX_NUM_SEQS="8", FOREBAY_TCP_USER_TIMEOUT_S="1") as server,
+        closing(Witness(server)) as witness,
+        connect(server.port, receive_buffer=TINY) as slow,
+    ):
         request_id = send(slow, witness, chat(2500, n=8))
         line = eventually(
             lambda: next((one for one in witness.lines() if one["request_id"] == request_id), None), timeout_s=20

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.server import ServerProcess
+from support.server import ServerProcess, journalled_server
 from support.wire import Answer, connect, eventually, exchange, finish, head, post, read_answer, read_until, reset
 from support.witness import Witness
 
@@ -20,26 +20,13 @@ MAX_QUEUED, MAX_QUEUED_TOKENS = 3, 40
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One slot; three may wait, with 40 prompt tokens between them."""
-    folder = tmp_path_factory.mktemp("overload")
-    running = ServerProcess(
-        folder / "log",
-        ["--engine", "scripted"],
-        {
-            "FOREBAY_SCRIPTED_JOURNAL": str(folder / "journal"),
-            "FOREBAY_MAX_NUM_SEQS": "1",
-            "FOREBAY_MAX_QUEUED_REQUESTS": str(MAX_QUEUED),
-            "FOREBAY_MAX_QUEUED_TOKENS": str(MAX_QUEUED_TOKENS),
-        },
-    ).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def witness(server: ServerProcess) -> Iterator[Witness]:
-    reading = Witness(server, server.log_path.parent / "journal")
-    yield reading
-    reading.close()
+    with journalled_server(
+        tmp_path_factory.mktemp("overload"),
+        FOREBAY_MAX_NUM_SEQS="1",
+        FOREBAY_MAX_QUEUED_REQUESTS=str(MAX_QUEUED),
+        FOREBAY_MAX_QUEUED_TOKENS=str(MAX_QUEUED_TOKENS),
+    ) as running:
+        yield running
 
 
 def prompt(num_tokens: int) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.server import ServerProcess
+from support.server import ServerProcess, journalled_server
 from support.wire import connect, eventually, exchange, head, post, read_answer, read_until
 from support.witness import Witness
 
@@ -20,25 +20,10 @@ LIMIT_S = 1.2
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    folder = tmp_path_factory.mktemp("timeouts")
-    running = ServerProcess(
-        folder / "log",
-        ["--engine", "scripted"],
-        {
-            "FOREBAY_SCRIPTED_JOURNAL": str(folder / "journal"),
-            "FOREBAY_REQUEST_TIMEOUT_S": str(LIMIT_S),
-            "FOREBAY_MAX_NUM_SEQS": "8",
-        },
-    ).start()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
-def witness(server: ServerProcess) -> Iterator[Witness]:
-    reading = Witness(server, server.log_path.parent / "journal")
-    yield reading
-    reading.close()
+    with journalled_server(
+        tmp_path_factory.mktemp("timeouts"), FOREBAY_REQUEST_TIMEOUT_S=str(LIMIT_S), FOREBAY_MAX_NUM_SEQS="8"
+    ) as running:
+        yield running
 
 
 def chat(stream: bool, first_ms: int = 0, inter_ms: int = 20, **more: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@
         |-- NotFound                 404     not_found_error         not_found
         |   `-- ModelNotFound        404     not_found_error         model_not_found
         |-- MethodNotAllowed         405     invalid_request_error   method_not_allowed
+        |-- RequestHeadTimeout       408     invalid_request_error   request_head_timeout
         |-- BodyTooLarge             413     invalid_request_error   request_too_large
         |-- UnsupportedMediaType     415     invalid_request_error   unsupported_media_type
         |-- HeadersTooLarge          431     invalid_request_error   headers_too_large
@@ -89,6 +90,10 @@ class BodyTooLarge(ApiError):
 
 class UnsupportedMediaType(ApiError):
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
+
+
+class RequestHeadTimeout(ApiError):
+    status, type, code = 408, "invalid_request_error", "request_head_timeout"
 
 
 class HeadersTooLarge(ApiError):

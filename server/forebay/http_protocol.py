@@ -12,7 +12,7 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from forebay.errors import ApiError, HeadersTooLarge, InvalidRequest, error_body
+from forebay.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestHeadTimeout, error_body
 from forebay.observe.record import RequestRecord
 
 HEAD_TIMEOUT_S = 20.0
@@ -22,10 +22,6 @@ UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 UNKNOWN_METHOD = "unknown"
 
 Observe = Callable[[RequestRecord], None]
-
-
-class RequestHeadTimeout(ApiError):
-    status, type, code = 408, "invalid_request_error", "request_head_timeout"
 
 
 def protocol_factory(

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,6 +92,17 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         return self.process.wait(timeout_s)
+
+
+@contextmanager
+def journalled_server(folder: Path, **env: str) -> Iterator[ServerProcess]:
+    """The scripted engine with a journal beside its log, where `Witness` finds it."""
+    journal = {"FOREBAY_SCRIPTED_JOURNAL": str(folder / "journal")}
+    running = ServerProcess(folder / "log", ["--engine", "scripted"], journal | env).start()
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 def free_port() -> int:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,9 +26,9 @@ class Load:
 class Witness:
     """Reads along while the server runs."""
 
-    def __init__(self, server: ServerProcess, journal: Path) -> None:
+    def __init__(self, server: ServerProcess) -> None:
         self._server = server
-        self._path = journal
+        self._path = server.log_path.with_name("journal")
         self._offset = 0
         self._events: dict[str, list[dict[str, Any]]] = {}
         self._client = httpx.Client(base_url=server.url, timeout=10)

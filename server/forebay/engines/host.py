@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import structlog
 
 from forebay.engines.base import Engine, EngineHealth, EngineInfo, EngineLoad
 from forebay.engines.memory import explain_out_of_memory
 from forebay.engines.progress import ProgressWatch
+from forebay.engines.threads import call_for
 from forebay.errors import ConfigurationError, EngineUnavailable
 
 logger = structlog.get_logger(__name__)
@@ -211,20 +211,6 @@ class EngineHost:
 
 async def _in_daemon_thread(call: Callable[[], T]) -> T:
     """Runs `call` in a thread that the end of the process does not wait for: a download must not outlive SIGTERM."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(set_outcome: Callable[[Any], None], outcome: object) -> None:
-        if not future.cancelled():
-            set_outcome(outcome)
-
-    def run() -> None:
-        try:
-            outcome: tuple[Callable[[Any], None], object] = future.set_result, call()
-        except BaseException as exc:  # whatever it is, the waiting task raises it
-            outcome = future.set_exception, exc
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(settle, *outcome)
-
-    threading.Thread(target=run, name="engine-build", daemon=True).start()
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    threading.Thread(target=call_for, args=(future, call), name="engine-build", daemon=True).start()
     return await future

@@ -7,12 +7,33 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from forebay.errors import EngineUnavailable
 
 T = TypeVar("T")
 Job = Callable[[], None]
+
+
+def call_for(future: asyncio.Future[T], call: Callable[[], T], settled: Callable[[], None] | None = None) -> None:
+    """Makes the call in this thread and gives its outcome to the future, on the future's loop.
+
+    `settled` is called there, too, also where the future has been cancelled meanwhile.
+    """
+
+    def settle(set_outcome: Callable[[Any], None], outcome: object) -> None:
+        if settled is not None:
+            settled()
+        if not future.cancelled():
+            set_outcome(outcome)
+
+    try:
+        outcome: tuple[Callable[[Any], None], object] = future.set_result, call()
+    except BaseException as exc:  # whatever it is, the waiting task raises it
+        outcome = future.set_exception, exc
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        future.get_loop().call_soon_threadsafe(settle, *outcome)
 
 
 class DaemonThreads:
@@ -43,28 +64,16 @@ class DaemonThreads:
         if self._closed:
             self._free.release()  # for the next one who waits
             raise EngineUnavailable("The engine is closed.")
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(set_outcome: Callable[[Any], None], outcome: object) -> None:
-            self._num_busy -= 1
-            self._free.release()
-            if not future.cancelled():
-                set_outcome(outcome)
-
-        def job() -> None:
-            try:
-                outcome: tuple[Callable[[Any], None], object] = future.set_result, call()
-            except BaseException as exc:  # whatever it is, the waiting task raises it
-                outcome = future.set_exception, exc
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(settle, *outcome)
-
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._num_busy += 1
         if self._num_busy > len(self._threads):
             self._start_one()
-        self._jobs.put(job)
+        self._jobs.put(partial(call_for, future, call, self._settled))
         return future
+
+    def _settled(self) -> None:
+        self._num_busy -= 1
+        self._free.release()
 
     def close(self) -> None:
         """The threads end after what they are doing; what waits for one is told so."""
