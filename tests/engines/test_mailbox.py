@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from forebay.engines.mailbox import DeltaMailbox, merge_deltas
+from forebay.engines.mailbox import RELEASE_S, DeltaMailbox, merge_deltas
 from forebay.errors import EngineUnavailable
 from forebay.types import Alternative, Delta, EngineTimes, TokenLogprob
 
@@ -158,3 +158,12 @@ async def test_counts_the_delta_that_comes_with_a_cancellation() -> None:
     await asyncio.wait((waiting,))
     assert waiting.cancelled()
     assert mailbox.num_tokens == 1
+
+
+async def test_a_producer_that_never_lets_go_is_not_waited_for() -> None:
+    """Who closes has an error to deliver, or a place to give back."""
+    never = asyncio.get_running_loop().create_future()
+    mailbox = DeltaMailbox(lambda: never)
+    async with asyncio.timeout(RELEASE_S + 2):
+        await mailbox.aclose()
+    assert not never.done()

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from forebay.api.disconnect import cancel, wait_unless_gone
 from forebay.api.frames import Frames
 from forebay.api.handlers import as_api_error, note_error
-from forebay.errors import error_body
+from forebay.errors import ApiError, error_body
 from forebay.observe.record import RequestRecord
 from forebay.pipeline import Generation
 from forebay.settings import Settings
@@ -92,8 +92,13 @@ class EventStream(EventSourceResponse):
 
     async def _stream_response(self, send: Send) -> None:
         """In a task of its own, beside the keep-alive comments and the watch for the client."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         generation = self._generation
+        try:
+            async with generation.in_time():  # the client may still have to take an answer before this one
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        except ApiError as exc:
+            note_error(self._record, exc, started=False)
+            return
         try:
             async with generation.in_time():
                 await send(_body(self._chunk(await self._first)))
@@ -108,13 +113,14 @@ class EventStream(EventSourceResponse):
             note_error(self._record, error, started=True)
             last = b"data: " + orjson.dumps(error_body(error)) + b"\n\n"
         try:
-            async with asyncio.timeout(LAST_SEND_S):
+            # Under the lock of the keep-alive comments: one that is being sent goes first, and none follows the end.
+            async with asyncio.timeout(LAST_SEND_S), self._send_lock:
                 await send(_body(last + DONE))
+                self._complete = True
+                self.active = False
+                await send(_body(b"", more=False))
         except TimeoutError:
-            return  # the client takes nothing any more, which is no failure of ours
-        self._complete = True
-        self.active = False
-        await send(_body(b"", more=False))
+            pass  # the client takes nothing any more, which is no failure of ours
 
     def _chunk(self, delta: Delta) -> bytes:
         return self._frames.frames(delta, self._generation.usage if self._frames.continuous_usage else None)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from forebay.types import Delta
+
+RELEASE_S = 1.0
+"""A producer that hangs must not keep an error from its client."""
 
 
 def merge_deltas(deltas: list[Delta]) -> Delta:
@@ -41,13 +44,13 @@ class DeltaMailbox:
 
     __slots__ = ("_ended", "_error", "_loop", "_on_close", "_pending", "_released", "_waiter", "num_tokens")
 
-    def __init__(self, on_close: Callable[[], Awaitable[None] | None]) -> None:
+    def __init__(self, on_close: Callable[[], asyncio.Future[None] | None]) -> None:
         self.num_tokens = 0
         self._loop = asyncio.get_running_loop()
         self._on_close = on_close
         self._pending: dict[int, list[Delta]] = {}
         self._waiter: asyncio.Future[None] | None = None
-        self._released: Awaitable[None] | None = None
+        self._released: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
         self._ended = False
 
@@ -100,7 +103,7 @@ class DeltaMailbox:
         """The consumer leaves: aborts the producer unless it has ended; idempotent."""
         self._leave()
         if self._released is not None:
-            await asyncio.shield(self._released)
+            await asyncio.wait((self._released,), timeout=RELEASE_S)
 
     def _leave(self) -> None:
         self._pending.clear()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import structlog
@@ -84,7 +84,7 @@ class TransformersEngine:
         try:
             built = await ready
         except asyncio.CancelledError:
-            if not ready.cancelled():  # handed over, and nobody else to stop it
+            if not ready.cancelled() and ready.exception() is None:  # handed over, and nobody else to stop it
                 ready.result().loop.stop()
             raise
         sequences = SequenceFactory(built.loaded, built.info.max_model_len)
@@ -156,7 +156,7 @@ class TransformersEngine:
         parts.built.loop.submit(sequences)
         return mailbox
 
-    def _leave(self, request_id: str) -> Awaitable[None] | None:
+    def _leave(self, request_id: str) -> asyncio.Future[None] | None:
         """What the step in hand still generates for it is counted before it is let go of."""
         answered = self._open.get(request_id)
         if answered is None or self._parts is None or self._end is not None:

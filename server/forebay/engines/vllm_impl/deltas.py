@@ -36,19 +36,20 @@ class VllmDeltas:
         self._adding: asyncio.Task[Any] | None = None
         self._outputs: Any = None
         self._ended = False
+        self._failed = False
 
     def __aiter__(self) -> VllmDeltas:
         return self
 
     async def __anext__(self) -> Delta:
         while not self._ready:
-            if self._ended:
+            if self._ended or self._failed:
                 raise StopAsyncIteration
             try:
                 outputs = self._outputs or await self._add()
                 self._take(outputs.get_nowait() or await outputs.get())
             except Exception as exc:
-                self._end()
+                self._failed = True
                 self._launched.errors.raise_ours(exc, self._request.request_id, dead=self._launched.dead)
         return self._ready.popleft()
 
@@ -60,10 +61,12 @@ class VllmDeltas:
         self._end()
         try:
             outputs = await self._add()
-            if (unread := outputs.get_nowait()) is not None:
-                self._take(unread)
+            try:
+                if (unread := outputs.get_nowait()) is not None:
+                    self._take(unread)
+            finally:
                 self._ready.clear()
-            await self._launched.llm.abort(outputs.request_id, internal=True)
+                await self._launched.llm.abort(outputs.request_id, internal=True)
         except Exception as exc:  # it failed or died, and nobody waits for it any more
             logger.debug("closed_after_failure", request_id=self._request.request_id, kind=type(exc).__name__)
 

@@ -60,6 +60,8 @@ def _bound(value: str) -> tuple[int, ...]:
         return ()
     try:
         cpus = tuple(dict.fromkeys(parse_cpus(value)))
+        if not cpus:  # a range that runs backwards
+            raise ValueError(value)
     except ValueError:
         raise ConfigurationError(
             f"{BIND} is {value!r}: Forebay runs the model in one process, so it has to be one list of CPUs, as 0-3,8."
