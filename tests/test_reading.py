@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -131,16 +132,20 @@ async def test_reading_is_time_of_the_request(path: str) -> None:
         assert (await app.post(path, BODIES[path])).status == 200
 
 
+def loading_until(loaded: threading.Event) -> Callable[[Settings], Engine]:
+    def build(settings: Settings) -> Engine:
+        loaded.wait(5)
+        return ScriptedEngine(settings)
+
+    return build
+
+
 @BOTH
 async def test_body_and_load_share_one_time(path: str) -> None:
     """A slow body leaves less to a model that is loading, and not as much again."""
     loaded = threading.Event()
 
-    def build(settings: Settings) -> Engine:
-        loaded.wait(5)
-        return ScriptedEngine(settings)
-
-    async with inside(build, load=False, request_timeout_s=0.6) as app:
+    async with inside(loading_until(loaded), load=False, request_timeout_s=0.6) as app:
         answer = await app.post(path, BODIES[path], body_after_s=0.4)
         assert "longer than 0.6 s" in check(answer, 504, "timeout")
         assert answer.record.duration_s is not None
@@ -153,11 +158,7 @@ async def test_those_who_wait_for_the_model_are_bounded(path: str) -> None:
     """With lazy loading the queue is as long as it is afterwards; its members are answered."""
     loaded = threading.Event()
 
-    def build(settings: Settings) -> Engine:
-        loaded.wait(5)
-        return ScriptedEngine(settings)
-
-    async with inside(build, load=False, **ONE_SLOT) as app:
+    async with inside(loading_until(loaded), load=False, **ONE_SLOT) as app:
         waiting = [ask(app, path), ask(app, path)]
         await asyncio.sleep(0.05)
         async with asyncio.timeout(2):

@@ -11,6 +11,7 @@ import pytest
 
 transformers = pytest.importorskip("transformers", exc_type=ImportError)
 
+# What follows needs Transformers to be there.
 from forebay.engines.model_source import resolve_model  # noqa: E402
 from forebay.engines.text_codec import TextCodec  # noqa: E402
 from forebay.errors import InternalError, InvalidRequest  # noqa: E402

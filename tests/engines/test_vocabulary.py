@@ -7,6 +7,7 @@ import math
 import pytest
 
 tokenizers = pytest.importorskip("tokenizers", exc_type=ImportError)
+# What follows needs tokenizers to be there.
 from tokenizers import AddedToken, Tokenizer, decoders, models  # noqa: E402
 
 from forebay.engines.vocabulary import LOWEST_LOGPROB, Vocabulary  # noqa: E402

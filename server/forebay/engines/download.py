@@ -68,7 +68,9 @@ def _pip_download(requirement: str, target: Path, directory: Path, progress: Cal
         "--disable-pip-version-check",
     ]
     command += [*resuming, "--no-input", "--progress-bar", bar, "--dest", str(target), requirement]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:  # noqa: S603
+    with subprocess.Popen(  # noqa: S603 - pip, with arguments of ours
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as pip:
         last = _relay(pip.stdout or (), progress)
     if pip.returncode != 0:
         raise ConfigurationError(

@@ -51,10 +51,6 @@ class DaemonThreads:
         self._free = asyncio.Semaphore(num_threads)
         self._closed = False
 
-    async def run(self, call: Callable[[], T]) -> T:
-        """What `call` returns or raises. Cancelled before it began, it does not run."""
-        return await (await self.begin(call))
-
     async def begin(self, call: Callable[[], T]) -> asyncio.Future[T]:
         """Waits for a free thread, which then makes the call. Raises EngineUnavailable after `close`.
 

@@ -11,10 +11,11 @@ from forebay.engines.vllm_impl.sizing import eager
 from forebay.settings import Settings
 
 SPIN_COUNT = 10_000
-"""Turns, about 0.1 ms, that a thread of libgomp spins for the others before it sleeps. Of a model's kernels each takes
-less, and waking costs as much: who sleeps at once computes a third slower. But libgomp's own 300,000 takes the core
-from the thread that is waited for as soon as anything else runs, the server for one, and the model becomes ten times
-slower."""
+"""Turns, 0.1 ms by libgomp's own estimate, that a thread spins for the others before it sleeps.
+
+Measured on two cores (docs/performance.md): asleep at once, they compute a third slower; with libgomp's own 300,000 the
+model becomes ten times slower as soon as anything else runs, because who spins holds the core that the other needs.
+"""
 
 
 def vllm_environment(settings: Settings, source: ModelSource, device: str) -> dict[str, str]:
