@@ -13,6 +13,14 @@ from support.witness import Witness
 KEY = "test-key-0123456789abcdef"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_data_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests build in this process, or start without saying where, keeps its data in a folder of the run's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FOREBAY_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """The scripted engine on the base settings, without keys. Leave it as you found it."""

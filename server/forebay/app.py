@@ -24,7 +24,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services.host.begin()
+        services.begin()
         try:
             yield
         finally:

@@ -14,11 +14,15 @@
         |-- RequestHeadTimeout       408     invalid_request_error   request_head_timeout
         |-- BodyTooLarge             413     invalid_request_error   request_too_large
         |-- UnsupportedMediaType     415     invalid_request_error   unsupported_media_type
+        |-- IdempotencyConflict      422     invalid_request_error   idempotency_conflict
+        |-- RateLimited              429     rate_limit_error        rate_limit_exceeded
+        |   `-- QuotaExceeded        429     insufficient_quota      insufficient_quota
         |-- HeadersTooLarge          431     invalid_request_error   headers_too_large
         |-- InternalError            500     server_error            internal_error
         |-- Unavailable              503     server_error
         |   |-- Overloaded                                           overloaded
         |   |-- ShuttingDown                                         shutting_down
+        |   |-- StorageUnavailable                                   storage_unavailable
         |   `-- EngineUnavailable                                    engine_unavailable
         `-- RequestTimeout           504     server_error            timeout
 
@@ -27,6 +31,7 @@ Messages are written for the client: no exception text, path or address of ours 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -39,17 +44,29 @@ class ConfigurationError(ForebayError):
 
 
 class ApiError(ForebayError):
-    """An answer other than success. `param` names the request field at fault; `retry_after_s` becomes Retry-After."""
+    """An answer other than success. `param` names the request field at fault; `retry_after_s` becomes Retry-After.
+
+    `headers` go with the answer; `can_retry` False tells the SDKs (`x-should-retry`) not to repeat the request.
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    can_retry: ClassVar[bool] = True
 
-    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.headers = headers or {}
 
 
 class InvalidRequest(ApiError):
@@ -92,6 +109,24 @@ class UnsupportedMediaType(ApiError):
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
 
 
+class IdempotencyConflict(ApiError):
+    status, type, code = 422, "invalid_request_error", "idempotency_conflict"
+    can_retry = False
+
+
+class RateLimited(ApiError):
+    """More than a limit admits; waiting as told helps."""
+
+    status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
+
+
+class QuotaExceeded(RateLimited):
+    """A hard budget has too little left; trying again before its window ends does not help."""
+
+    type, code = "insufficient_quota", "insufficient_quota"
+    can_retry = False
+
+
 class RequestHeadTimeout(ApiError):
     status, type, code = 408, "invalid_request_error", "request_head_timeout"
 
@@ -119,6 +154,12 @@ class Overloaded(Unavailable):
 
 class ShuttingDown(Unavailable):
     code = "shutting_down"
+
+
+class StorageUnavailable(Unavailable):
+    """What must be written down cannot be, so nothing may begin."""
+
+    code = "storage_unavailable"
 
 
 class EngineUnavailable(Unavailable):

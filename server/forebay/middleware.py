@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import nullcontext
-from uuid import uuid4
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -31,7 +31,12 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        record = RequestRecord(uuid4().hex, scope["method"], client_request_id=_echoable(headers.get("x-request-id")))
+        record = RequestRecord(
+            new_request_id(),
+            scope["method"],
+            client_request_id=_echoable(headers.get("x-request-id")),
+            retry_count=_retry_count(headers.get("x-stainless-retry-count")),
+        )
         state = scope.setdefault("state", {})
         state["record"] = record
         structlog.contextvars.bind_contextvars(request_id=record.request_id)
@@ -41,6 +46,8 @@ class RequestMiddleware:
                 record.status = message["status"]
                 out = MutableHeaders(scope=message)
                 out["x-request-id"] = record.client_request_id or record.request_id
+                for name, value in record.answer_headers.items():
+                    out[name] = value
                 if ignored := state.get("ignored_params"):
                     out["x-ignored-params"] = ignored_header(ignored)
                 if self._services.drain.draining:
@@ -95,6 +102,17 @@ def _is_watching(scope: Scope) -> bool:
     """Asked by machines that watch the service, to its end; nothing that the end is to wait for."""
     path = scope["path"].removeprefix(scope.get("root_path", ""))
     return path in PROBES or path in SCRAPES
+
+
+def new_request_id() -> str:
+    """32 hex digits, later ones greater (RFC 9562, version 7), so that the ledger's index grows at its end."""
+    random = os.urandom(10)
+    return f"{time.time_ns() // 1_000_000:012x}7{random[:2].hex()[1:]}{0x80 | random[2] & 0x3F:02x}{random[3:].hex()}"
+
+
+def _retry_count(value: str | None) -> int:
+    """The OpenAI SDKs number their attempts; 0 is the first."""
+    return int(value) if value is not None and value.isascii() and value.isdigit() and len(value) <= 4 else 0
 
 
 def _echoable(request_id: str | None) -> str | None:

@@ -18,6 +18,9 @@ from forebay.drain import Drain
 from forebay.engines.base import Engine, EngineInfo
 from forebay.engines.host import EngineHost
 from forebay.errors import ApiError, RequestTimeout, ShuttingDown
+from forebay.failpoints import failpoint
+from forebay.ledger.account import Account, EngineUse, Outcome
+from forebay.ledger.ledger import NOTHING, Ledger
 from forebay.merge import merge
 from forebay.observe.record import RequestRecord
 from forebay.types import Caller, CountedDeltas, Delta, Deltas, GenerationRequest, Usage
@@ -43,6 +46,7 @@ class Pipeline:
         admission: Admission,
         reading: Admission,
         drain: Drain,
+        ledger: Ledger,
         *,
         secret: bytes,
         request_timeout_s: float,
@@ -52,6 +56,7 @@ class Pipeline:
         self._admission = admission
         self._reading = reading
         self._drain = drain
+        self._ledger = ledger
         self._secret = secret
         self._request_timeout_s = request_timeout_s
 
@@ -68,19 +73,24 @@ class Pipeline:
         `EngineUnavailable`, `RequestTimeout` and what `prepare` raises. The result must be closed.
         """
         ticket = self._enter(self._admission, num_sequences)
+        account: Account | None = None
         sources: list[CountedDeltas] = []
         try:
             async with self.in_time(record):
                 engine = await self._host.engine()
                 work = await prepare(engine)
-            ticket.wait([len(request.prompt.token_ids) for request in work.requests])
+                ticket.wait([len(request.prompt.token_ids) for request in work.requests])
+                account = await self._reserve(caller, record, work)
             salt = self._cache_salt(caller)
             for request in work.requests:
                 sources.append(engine.generate(replace(request, cache_salt=salt)))  # noqa: PERF401 - one may raise
+            failpoint("dispatched")
         except BaseException:
             ticket.close()
             for source in sources:
                 await source.aclose()
+            if account is not None:
+                account.settle("failed" if record.client_left is None else "client_gone", NOTHING, NOTHING)
             raise
         streams: list[Deltas] = [*sources]
         if (family := work.family) is not None:
@@ -89,7 +99,19 @@ class Pipeline:
                 for source, request in zip(sources, work.requests, strict=True)
             ]
         deltas = merge(streams, work.requests[0].num_choices)
-        return Generation(deltas, sources, work.requests, engine.info, ticket, record, partial(self.in_time, record))
+        return Generation(
+            deltas, sources, work.requests, engine.info, ticket, account, record, partial(self.in_time, record)
+        )
+
+    async def _reserve(self, caller: Caller, record: RequestRecord, work: Work) -> Account:
+        """Holds in the ledger the most that the work may come to."""
+        prompt_tokens = sum(len(request.prompt.token_ids) for request in work.requests)
+        completion_tokens = sum(request.num_choices * request.sampling.max_tokens for request in work.requests)
+        price = self._ledger.price_of(record.model or "")
+        cost = 0 if price is None else price.most(prompt_tokens, completion_tokens)
+        return await self._ledger.open(
+            caller, record, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cost=cost
+        )
 
     async def read(self, record: RequestRecord, work: Callable[[Engine], Awaitable[T]]) -> T:
         """`work` of the engine that generates nothing. Raises what `start` raises."""
@@ -139,6 +161,7 @@ class Generation:
         requests: Sequence[GenerationRequest],
         info: EngineInfo,
         ticket: Ticket,
+        account: Account,
         record: RequestRecord,
         in_time: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
@@ -148,12 +171,15 @@ class Generation:
         self._deltas = deltas
         self._sources = sources
         self._ticket = ticket
+        self._account = account
         self._record = record
         self._cached_tokens: dict[int, int] = {}
         self._num_choices = requests[0].num_choices
         self._prompt_tokens = sum(len(request.prompt.token_ids) for request in requests)
         self._completion_tokens = 0
         self._reasoning_tokens = 0
+        self._begun = time.perf_counter()
+        self._failed = False
         self._closed = False
 
     @property
@@ -169,8 +195,20 @@ class Generation:
         return self
 
     async def __anext__(self) -> Delta:
-        delta = await anext(self._deltas)
+        """Nothing is handed out that the ledger does not cover; after the last delta the account is settled."""
+        try:
+            delta = await anext(self._deltas)
+        except StopAsyncIteration:
+            if not self._record.stream:
+                await self._account.cover(self._completion_tokens)
+            self._settle("complete", self.usage, self.usage)
+            raise
+        except Exception:
+            self._failed = True
+            raise
         self._count(delta)
+        if self._record.stream and not self._account.covers(self._completion_tokens):
+            await self._account.cover(self._completion_tokens)
         return delta
 
     def _count(self, delta: Delta) -> None:
@@ -203,5 +241,32 @@ class Generation:
         finally:
             self._record.aborted = time.perf_counter()
             self._ticket.close()
-            generated = sum(source.num_tokens for source in self._sources)
-            self._record.usage = replace(self.usage, completion_tokens=generated)
+            if not self._account.settled:
+                self._settle_early()
+
+    def _settle_early(self) -> None:
+        """A client that leaves pays for what was generated, one that we have failed for what it was handed."""
+        record = self._record
+        generated = replace(self.usage, completion_tokens=sum(source.num_tokens for source in self._sources))
+        if record.client_left is not None and not self._failed and record.outcome in ("ok", "client_gone"):
+            self._settle("client_gone", generated, generated)
+        else:
+            delivered = record.stream and self._completion_tokens > 0
+            self._settle("failed", self.usage if delivered else NOTHING, generated)
+
+    def _settle(self, outcome: Outcome, billed: Usage, generated: Usage) -> None:
+        record = self._record
+        if record.queue_s is None or record.prefill_s is None or record.decode_s is None:
+            # No choice has ended, so the engine has told no times.
+            now = time.perf_counter()
+            first = record.first_token or now
+            record.queue_s, record.prefill_s, record.decode_s = 0.0, first - self._begun, now - first
+        record.usage = billed
+        record.uncharged_tokens = generated.total_tokens - billed.total_tokens
+        self._account.settle(
+            outcome,
+            billed,
+            generated,
+            finish_reason=record.finish_reason,
+            use=EngineUse(*(round(seconds * 1e6) for seconds in (record.queue_s, record.prefill_s, record.decode_s))),
+        )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +16,9 @@ from forebay.engines.base import Engine, EngineInfo
 from forebay.engines.host import EngineHost
 from forebay.engines.model_source import model_name
 from forebay.exposure import check_exposure
+from forebay.failpoints import arm
+from forebay.ledger.ledger import Ledger
+from forebay.ledger.prices import read_prices
 from forebay.models import ModelNames
 from forebay.observe.logs import log_request
 from forebay.observe.metrics import Metrics
@@ -25,11 +27,18 @@ from forebay.observe.stats import Stats
 from forebay.observe.system import SystemMonitor
 from forebay.pipeline import Pipeline
 from forebay.settings import Settings
+from forebay.stores.database import Database
+from forebay.stores.secret import read_or_create_secret
 from forebay.tenants.static_keys import StaticKeys
 
 CLOSE_S = 8.0
 FORCED_CLOSE_S = 0.5
-"""What an engine may take to close: with nothing left to do, and when everything was told to end at once."""
+FLUSH_S = 1.0
+"""What an engine may take to close: with nothing left to do, and when everything was told to end at once. And
+what the disk may take to hold the last of the ledger."""
+
+LEASE_MARGIN_S = 60.0
+"""Beyond its timeout no request is alive; one that was lost sight of is settled then."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Services:
     keys: StaticKeys
     drain: Drain
     host: EngineHost
+    ledger: Ledger
     pipeline: Pipeline
     family_of: FamilyOf
     metrics: Metrics
@@ -59,8 +69,21 @@ class Services:
         self.metrics.observe(record)
         self.stats.observe(record)
 
+    def tick(self) -> None:
+        """Called every second."""
+        self.stats.tick()
+        self.ledger.tick()
+
+    def begin(self) -> None:
+        """On the running loop: settles what a crash left open, then loads the engine."""
+        self.ledger.begin()
+        self.host.begin()
+
     async def close(self) -> None:
-        await self.host.close(FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
+        try:
+            await self.host.close(FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
+        finally:
+            await self.ledger.close(FLUSH_S)
 
 
 def build_services(settings: Settings, engine: Callable[[], Engine] | None = None) -> Services:
@@ -69,6 +92,8 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     Raises ConfigurationError for settings that cannot serve.
     """
     check_exposure(settings)
+    arm(settings.failpoint)
+    folder = settings.data_root
     choice = choose_engine(settings)
     drain = Drain()
     host = EngineHost(
@@ -92,8 +117,13 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         )
         for unit, slots in (("sequences", num_slots), ("texts", lambda: settings.max_num_seqs))
     )
-    secret = settings.secret.get_secret_value().encode() if settings.secret else secrets.token_bytes(32)
-    pipeline = Pipeline(host, admission, reading, drain, secret=secret, request_timeout_s=settings.request_timeout_s)
+    secret = settings.secret.get_secret_value().encode() if settings.secret else read_or_create_secret(folder)
+    prices = None if settings.prices_file is None else read_prices(settings.prices_file)
+    lease_s = settings.request_timeout_s + LEASE_MARGIN_S
+    ledger = Ledger(Database(folder), secret, prices, strict=settings.ledger_strict, lease_s=lease_s)
+    pipeline = Pipeline(
+        host, admission, reading, drain, ledger, secret=secret, request_timeout_s=settings.request_timeout_s
+    )
     models = ModelNames.of(
         settings.served_model_names, "scripted" if choice.engine == "scripted" else model_name(settings)
     )
@@ -105,6 +135,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         keys=StaticKeys.from_settings(settings),
         drain=drain,
         host=host,
+        ledger=ledger,
         pipeline=pipeline,
         family_of=FamilyOf(settings.reasoning_family),
         metrics=Metrics(host, drain, monitor),

@@ -69,6 +69,7 @@ def run(settings: Settings, announce: Announce) -> int:
         _log.warning("unknown_variable", name=name)
     with contextlib.closing(bind_socket(settings)) as sock:
         services = build_services(settings)
+        services.ledger.open_file()
         choice = services.choice
         for reason in choice.reasons:
             log = _log.warning if reason in choice.warnings else _log.info
@@ -148,7 +149,7 @@ class Server(uvicorn.Server):
             if not ready and (ready := self._is_ready()):
                 self._settle()
             if tick % TICKS_A_SECOND == 0:
-                self._services.stats.tick()
+                self._services.tick()
             due = loop.time() + TICK_S
             await asyncio.sleep(TICK_S)
             self._services.metrics.loop_lag(max(0.0, loop.time() - due))

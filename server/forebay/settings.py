@@ -100,6 +100,24 @@ class Settings(BaseSettings):
         30, gt=0, description="Seconds that sent bytes may stay unacknowledged before the peer counts as gone."
     )
 
+    # What is kept
+    data_dir: Path | None = Field(
+        None,
+        description="Where ledger, keys and budgets are kept, one server a folder; unset: `$XDG_DATA_HOME/forebay` or "
+        "`~/.local/share/forebay`.",
+    )
+    xdg_data_home: Path | None = Field(
+        None, validation_alias="XDG_DATA_HOME", description="The user's data directory (XDG base directories)."
+    )
+    ledger_strict: bool = Field(
+        False,
+        description="Hold every token back until the ledger has it on disk; else at most 16 a stream are ahead of it.",
+    )
+    prices_file: Path | None = Field(
+        None, description="JSON table of prices per model and kind of token; unset: engine time is what is accounted."
+    )
+    failpoint: str | None = Field(None, description="For tests: where the process is to kill itself.")
+
     # Who may ask
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="API keys, comma-separated.")
     api_keys_file: Path | None = Field(None, description="File with one API key a line; `#` starts a comment.")
@@ -111,7 +129,7 @@ class Settings(BaseSettings):
         True, description="Refuse unknown request fields by name; otherwise list them in `x-ignored-params`."
     )
     secret: SecretStr | None = Field(
-        None, description="Key of the HMAC that salts prefix caches per tenant; unset: random at each start."
+        None, description="Key of the HMACs that salt prefix caches per tenant and sign the ledger; unset: the data folder's own."
     )
 
     # What is capped
@@ -156,6 +174,15 @@ class Settings(BaseSettings):
         if self.xdg_cache_home is not None and self.xdg_cache_home.is_absolute():
             return self.xdg_cache_home / "forebay"
         return Path("~/.cache/forebay").expanduser()
+
+    @property
+    def data_root(self) -> Path:
+        """The folder of the data file."""
+        if self.data_dir is not None:
+            return self.data_dir.expanduser()
+        if self.xdg_data_home is not None and self.xdg_data_home.is_absolute():
+            return self.xdg_data_home / "forebay"
+        return Path("~/.local/share/forebay").expanduser()
 
     @property
     def on_loopback(self) -> bool:

@@ -7,16 +7,54 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
+Role = Literal["owner", "admin", "member", "service"]
+Priority = Literal["interactive", "batch"]
 Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """The most that may be spent in a window: UTC day, week from Monday, calendar month, or in `total`, ever.
+
+    `amount` is in tokens (prompt and completion) or in micro-units of money. A hard budget is never exceeded; a soft
+    one is told of.
+    """
+
+    amount: int
+    unit: Literal["tokens", "money"]
+    window: Literal["day", "week", "month", "total"]
+    hard: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a key, or a tenant, may use; None and empty: no limit of its own.
+
+    `queue_share` is the part (0, 1] of the waiting places that it may hold.
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrency: int | None = None
+    queue_share: float | None = None
+    budgets: tuple[Budget, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `tenant` separates prefix caches, limits and bills; `key_id` names the key, never its secret."""
+    """Who asks. `tenant` separates prefix caches, limits and bills; `key_id` names the key, never its secret.
+
+    `models`: the names it may use, None for all. `priority`: who goes first where both wait.
+    """
 
     tenant: str
     key_id: str
     strict: bool = True
+    role: Role = "member"
+    models: frozenset[str] | None = None
+    priority: Priority = "interactive"
+    key_policy: Policy = Policy()
+    tenant_policy: Policy = Policy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import pytest
 
 from forebay.engines.base import Engine
 from forebay.engines.scripted import ScriptedEngine
+from forebay.middleware import new_request_id
 from forebay.observe.record import RequestRecord
 from forebay.pipeline import Work
 from forebay.services import Services, build_services
@@ -30,7 +31,7 @@ class Recorder(ScriptedEngine):
 async def ask(services: Services, tenant: str) -> int:
     """One request of a tenant; returns how many of its prompt's tokens were found in the prefix cache."""
     request = GenerationRequest("id", Prompt((104,) * 600), Sampling(max_tokens=1))
-    record = RequestRecord("id", "POST")
+    record = RequestRecord(new_request_id(), "POST", model="scripted")
 
     async def prepare(engine: Engine) -> Work:
         return Work([request])
@@ -50,6 +51,7 @@ def built(secret: str | None = None) -> tuple[Services, Recorder]:
         return engine
 
     services = build_services(settings, build)
+    services.begin()
     return services, engine
 
 
@@ -70,10 +72,10 @@ async def test_tenants_share_no_prefix_cache() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "same"), [("a" * 32, "a" * 32, True), ("a" * 32, "b" * 32, False), (None, None, False)]
+    ("left", "right", "same"), [("a" * 32, "a" * 32, True), ("a" * 32, "b" * 32, False), (None, None, True)]
 )
 async def test_the_salt_depends_on_a_secret(left: str | None, right: str | None, same: bool) -> None:
-    """Nobody who knows a tenant's name knows its salt; without a setting the secret is made at each start."""
+    """Nobody who knows a tenant's name knows its salt; without a setting the data folder keeps a secret."""
     salts = []
     for secret in (left, right):
         services, engine = built(secret)

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fastapi import FastAPI
@@ -72,10 +73,11 @@ class Inside:
 @asynccontextmanager
 async def inside(build: Callable[[Settings], Engine], *, load: bool = True, **settings: Any) -> AsyncIterator[Inside]:
     """A running app on an engine of the test's own, loaded or to be loaded by the first request."""
-    made = Settings(_env_file=None, engine="scripted", lazy_load=True, **settings)
-    services = build_services(made, lambda: build(made))
-    app = create_app(made, services)
-    async with app.router.lifespan_context(app):
-        if load:
-            await services.host.engine()
-        yield Inside(app)
+    with TemporaryDirectory() as folder:
+        made = Settings(_env_file=None, engine="scripted", lazy_load=True, data_dir=folder, **settings)
+        services = build_services(made, lambda: build(made))
+        app = create_app(made, services)
+        async with app.router.lifespan_context(app):
+            if load:
+                await services.host.engine()
+            yield Inside(app)

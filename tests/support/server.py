@@ -39,6 +39,19 @@ class ServerProcess:
         return f"{self.url}/v1"
 
     @property
+    def data_dir(self) -> Path:
+        """Where its ledger is."""
+        return Path(self.env.get("FOREBAY_DATA_DIR") or self.log_path.with_name("data"))
+
+    @property
+    def defaults(self) -> dict[str, str]:
+        return {
+            "PYTHONPATH": str(SERVER_ROOT),
+            "FOREBAY_LOG_FORMAT": "json",
+            "FOREBAY_DATA_DIR": str(self.data_dir),
+        }
+
+    @property
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
@@ -50,7 +63,7 @@ class ServerProcess:
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "forebay", "serve", "--port", str(self.port), *self.flags],
-                env={**inherited, "PYTHONPATH": str(SERVER_ROOT), "FOREBAY_LOG_FORMAT": "json", **self.env},
+                env={**inherited, **self.defaults, **self.env},
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

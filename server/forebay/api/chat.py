@@ -42,6 +42,7 @@ async def create_chat_completion(
     """A model's answer to a conversation."""
     record.model = services.models.resolve(body.model)
     record.user, record.safety_identifier, record.metadata = body.user, body.safety_identifier, body.metadata or {}
+    record.stream = bool(body.stream)
     check_options(body, max_choices=services.settings.max_choices)
     num_choices = body.n or 1
 

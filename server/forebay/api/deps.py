@@ -19,8 +19,10 @@ ServicesDep = Annotated[Services, Depends(get_services)]
 
 
 async def get_record(request: Request) -> RequestRecord:
-    """The request's record, opened by the middleware."""
-    return cast(RequestRecord, request.state.record)
+    """The request's record, opened by the middleware, which cannot know the route yet."""
+    record = cast(RequestRecord, request.state.record)
+    record.route = request.scope["route"].path
+    return record
 
 
 RecordDep = Annotated[RequestRecord, Depends(get_record)]

@@ -30,7 +30,9 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def error_answer(error: ApiError) -> Response:
-    headers = {}
+    headers = dict(error.headers)
+    if not error.can_retry:
+        headers["x-should-retry"] = "false"
     if error.retry_after_s is not None:
         headers["retry-after"] = str(math.ceil(error.retry_after_s))
     if error.status == 401:

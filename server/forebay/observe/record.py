@@ -21,7 +21,8 @@ class RequestRecord:
     """Middleware opens it, handlers and the pipeline fill it, middleware closes it. `created` is Unix time, the other
     times are `time.perf_counter()` seconds.
 
-    `route` is the route's template ("/v1/models/{model_id}"), never the path of a client; "unmatched" where none fits.
+    `usage` is what the client is billed, `uncharged_tokens` what the engine generated beyond it. `answer_headers` go
+    with whatever is answered. `route` is the route's template ("/v1/models/{model_id}"), never the path of a client; "unmatched" where none fits.
     `user`, `safety_identifier` and `metadata` are the client's words, for accounts and never for logs.
     """
 
@@ -29,6 +30,7 @@ class RequestRecord:
     method: str
     route: str = "unmatched"
     client_request_id: str | None = None
+    retry_count: int = 0
     status: int | None = None
     outcome: Outcome = "ok"
     error_code: str | None = None
@@ -40,6 +42,7 @@ class RequestRecord:
     metadata: Mapping[str, str] = field(default_factory=dict)
     stream: bool = False
     usage: Usage | None = None
+    uncharged_tokens: int = 0
     finish_reason: str | None = None
     queue_s: float | None = None
     prefill_s: float | None = None
@@ -49,6 +52,7 @@ class RequestRecord:
     first_token: float | None = None
     last_token: float | None = None
     ended: float | None = None
+    answer_headers: dict[str, str] = field(default_factory=dict)
     client_left: float | None = None
     aborted: float | None = None
 

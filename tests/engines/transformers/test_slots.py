@@ -29,7 +29,7 @@ async def test_the_queue_begins_after_the_engines_own_slots(save_model: Callable
     settings = Settings(_env_file=None, engine="transformers", device="cpu", max_num_seqs=64, max_queued_requests=2)
     source = ModelSource(str(path), "serial", None, local=True)
     services = build_services(settings, lambda: TransformersEngine(settings, source, "cpu"))
-    services.host.begin()
+    services.begin()
     try:
         await until(lambda: services.host.state == "ready")
         admitted = [asyncio.create_task(ask(services)) for _ in range(3)]

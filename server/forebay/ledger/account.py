@@ -1,0 +1,170 @@
+"""One admitted request in the ledger: reserved before work begins, covered before bytes leave, settled once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from forebay.failpoints import failpoint
+from forebay.ledger.rows import Entry
+from forebay.ledger.writes import LedgerWrites
+from forebay.stores.group_commit import GroupCommit
+from forebay.types import Usage
+
+ALLOWANCE = 16
+"""Tokens that may be on their way to a client before a checkpoint of them is durable; none in strict mode."""
+
+ASK_AFTER = 8
+"""Tokens after which a checkpoint is asked for, so that it is durable before anybody has to wait for it."""
+
+Outcome = Literal["complete", "client_gone", "failed"]
+
+
+Cost = Callable[[Usage, int], int]
+"""Of a usage and microseconds of engine time."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineUse:
+    """Microseconds in our queue and the engine's, in prefill, in decoding."""
+
+    queue_us: int = 0
+    prefill_us: int = 0
+    decode_us: int = 0
+
+
+class Account:
+    """Opened by `Ledger.open`. Settling is idempotent, never waits and never fails: the writer keeps trying.
+
+    One that is not settled within its lease is abandoned by `Ledger.tick`.
+    """
+
+    __slots__ = (
+        "_allowance",
+        "_asked",
+        "_cost",
+        "_delivered",
+        "_durable",
+        "_held",
+        "_moved",
+        "_on_settled",
+        "_threshold",
+        "_writer",
+        "_writes",
+        "opened",
+        "settled",
+    )
+
+    def __init__(
+        self,
+        held: Entry,
+        cost: Cost,
+        writer: GroupCommit,
+        writes: LedgerWrites,
+        on_settled: Callable[[Account], None],
+        *,
+        strict: bool,
+    ) -> None:
+        self._held = held
+        self._cost = cost
+        self._writer = writer
+        self._writes = writes
+        self._on_settled = on_settled
+        self._allowance = 0 if strict else ALLOWANCE
+        self._threshold = 1 if strict else ASK_AFTER
+        self._delivered = 0
+        self._durable = 0
+        self._asked: int | None = None
+        self._moved: asyncio.Future[BaseException | None] | None = None
+        self.opened = time.monotonic()
+        self.settled = False
+
+    @property
+    def request_id(self) -> str:
+        return self._held.request_id
+
+    def covers(self, num_tokens: int) -> bool:
+        """Whether answers of so many completion tokens may leave; where False, `await cover(num_tokens)` first."""
+        self._delivered = num_tokens
+        if num_tokens < self._threshold:
+            return True
+        if self._asked is None:
+            self._checkpoint(num_tokens)
+        return num_tokens <= self._durable + self._allowance
+
+    async def cover(self, num_tokens: int) -> None:
+        """Returns when so many tokens may leave. Raises `StorageUnavailable`."""
+        while not self.covers(num_tokens):
+            if self._moved is None:
+                self._moved = asyncio.get_running_loop().create_future()
+            if (error := await asyncio.shield(self._moved)) is not None:
+                raise error
+
+    def _checkpoint(self, num_tokens: int) -> None:
+        self._writer.put(self._writes.checkpoint, (self._held.request_id, num_tokens), self._checkpointed)
+        self._asked = num_tokens
+
+    def _checkpointed(self, outcome: object) -> None:
+        asked, self._asked = self._asked, None
+        error = outcome if isinstance(outcome, BaseException) else None
+        if error is None:
+            assert asked is not None
+            self._durable = asked
+            self._threshold = asked + (ASK_AFTER if self._allowance else 1)
+            failpoint("checkpointed")
+        moved, self._moved = self._moved, None
+        if moved is not None:
+            moved.set_result(error)
+
+    def settle(
+        self,
+        outcome: Outcome,
+        billed: Usage,
+        generated: Usage,
+        *,
+        finish_reason: str | None = None,
+        use: EngineUse | None = None,
+    ) -> int:
+        """`billed` is what the client pays for, `generated` what the engine has done for it. Returns the cost."""
+        if self.settled:
+            return 0
+        self.settled = True
+        use = use or EngineUse()
+        engine_us = use.prefill_us + use.decode_us
+        now = time.time_ns() // 1_000_000
+        row = self._held._replace(
+            kind="settle",
+            at=now,
+            outcome=outcome,
+            finish_reason=finish_reason,
+            prompt_tokens=billed.prompt_tokens,
+            cached_tokens=billed.cached_tokens,
+            completion_tokens=billed.completion_tokens,
+            reasoning_tokens=billed.reasoning_tokens,
+            cost=self._cost(billed, engine_us) if billed.total_tokens else 0,
+            queue_us=use.queue_us,
+            prefill_us=use.prefill_us,
+            decode_us=use.decode_us,
+        )
+        free = None
+        if generated != billed:
+            free = row._replace(
+                kind="uncharged",
+                prompt_tokens=generated.prompt_tokens - billed.prompt_tokens,
+                cached_tokens=generated.cached_tokens - billed.cached_tokens,
+                completion_tokens=generated.completion_tokens - billed.completion_tokens,
+                reasoning_tokens=generated.reasoning_tokens - billed.reasoning_tokens,
+                cost=0,
+            )
+        failpoint("settling")
+        self._writer.put(self._writes.settle, (row, free), kept=True)
+        self._on_settled(self)
+        return row.cost
+
+    def abandon(self) -> None:
+        """Settles what nobody else will: as failed, at what was covered."""
+        usage = Usage(self._held.prompt_tokens if self._delivered else 0, self._delivered)
+        self.settle("failed", usage, usage)

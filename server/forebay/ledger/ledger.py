@@ -1,0 +1,181 @@
+"""The ledger of one server: every admitted request is in it once, and settled once, whatever happens."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+import orjson
+import structlog
+
+from forebay.errors import ConfigurationError
+from forebay.failpoints import failpoint
+from forebay.ledger.account import Account
+from forebay.ledger.prices import Price, PriceTable
+from forebay.ledger.rows import Entry
+from forebay.ledger.sweep import sweep
+from forebay.ledger.writes import LedgerWrites, tail
+from forebay.observe.record import RequestRecord
+from forebay.stores.database import Database
+from forebay.stores.group_commit import CALLS
+from forebay.types import Caller, Usage
+
+HEAD_EVERY_S = 600.0
+"""How old the newest signed head may be while rows are added."""
+
+log = structlog.get_logger(__name__)
+
+
+class Ledger:
+    """Lives on one event loop. `begin`, then `open` an account for each request, then `close`."""
+
+    def __init__(
+        self, database: Database, secret: bytes, prices: PriceTable | None, *, strict: bool, lease_s: float
+    ) -> None:
+        """`strict`: no token leaves before a checkpoint of it is durable. No request lives longer than `lease_s`."""
+        self._database = database
+        self._writes = LedgerWrites(secret)
+        self.prices = prices
+        self._strict = strict
+        self._lease_s = lease_s
+        self._open: dict[str, Account] = {}
+        self._head_due = 0.0
+        self._begun = False
+        self.num_recovered = 0
+
+    @property
+    def num_open(self) -> int:
+        return len(self._open)
+
+    def open_file(self) -> None:
+        """Makes sure of the file, so that settings which cannot serve are found out early. Raises ConfigurationError."""
+        self._database.open()
+        if self.prices is not None:
+            _remember(self._database.connection, self.prices)
+
+    def begin(self) -> None:
+        """Settles what a crash left open, then takes requests, on the running loop. Raises ConfigurationError."""
+        self.open_file()
+        connection = self._database.connection
+        began = time.perf_counter()
+        self.num_recovered = sweep(connection, self._writes, lambda held, usage: _swept_cost(connection, held, usage))
+        if self.num_recovered:
+            log.warning(
+                "ledger_recovered",
+                num_requests=self.num_recovered,
+                seconds=round(time.perf_counter() - began, 3),
+            )
+        self._database.begin()
+        self._begun = True
+
+    async def open(
+        self, caller: Caller, record: RequestRecord, *, prompt_tokens: int, completion_tokens: int, cost: int
+    ) -> Account:
+        """Holds the most that the request may come to; durable when it returns. Raises `StorageUnavailable`."""
+        assert record.model is not None
+        price = self.price_of(record.model)
+        now = time.time_ns() // 1_000_000
+        held = Entry(
+            request_id=record.request_id,
+            kind="reserve",
+            at=now,
+            reserved_at=now,
+            tenant=caller.tenant,
+            key_id=caller.key_id,
+            user_id=record.user,
+            model=record.model,
+            adapter=None,
+            route=record.route,
+            streamed=record.stream,
+            outcome="open",
+            finish_reason=None,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=0,
+            completion_tokens=completion_tokens,
+            reasoning_tokens=0,
+            cost=cost,
+            price_version=None if price is None or self.prices is None else self.prices.version,
+            cache_kind=None,
+            queue_us=None,
+            prefill_us=None,
+            decode_us=None,
+            client_request_id=record.client_request_id,
+            retry_count=record.retry_count,
+            safety_identifier=record.safety_identifier,
+            metadata=orjson.dumps(record.metadata).decode() if record.metadata else None,
+            recovered=False,
+        )
+
+        def cost_of(usage: Usage, engine_us: int) -> int:
+            return engine_us if price is None else price.cost(usage)
+
+        writer = self._database.writer
+        account = Account(held, cost_of, writer, self._writes, self._settled, strict=self._strict)
+        failpoint("reserving")
+        reserved = writer.write(self._writes.reserve, held)
+        self._open[held.request_id] = account
+        try:
+            await reserved
+        except BaseException:
+            # Cancelled, the row may be written all the same; then this settles it, and else it changes nothing.
+            account.settle("client_gone", NOTHING, NOTHING)
+            raise
+        failpoint("reserved")
+        return account
+
+    def price_of(self, model: str) -> Price | None:
+        """None where tokens have no price and engine time is the cost."""
+        return None if self.prices is None else self.prices.of(model)
+
+    def _settled(self, account: Account) -> None:
+        self._open.pop(account.request_id, None)
+
+    def tick(self) -> None:
+        """Called every second: ends leases, and signs a head from time to time."""
+        oldest = time.monotonic() - self._lease_s
+        for account in [account for account in self._open.values() if account.opened < oldest]:
+            log.error("ledger_lease_ended", request_id=account.request_id)
+            account.abandon()
+        if self._begun and time.monotonic() >= self._head_due and self._database.writer.refusing is None:
+            self._head_due = time.monotonic() + HEAD_EVERY_S
+            self._database.writer.put(CALLS, self._sign_head)
+
+    async def close(self, timeout_s: float) -> None:
+        """Signs the last head and waits until all is durable, for `timeout_s` seconds at most."""
+        if self._begun:
+            for account in list(self._open.values()):
+                account.abandon()
+            self._database.writer.put(CALLS, self._sign_head, kept=True)
+        if not await self._database.close(timeout_s):
+            log.error("ledger_not_flushed", num_open=self.num_open)
+
+    def _sign_head(self, connection: sqlite3.Connection) -> None:
+        seq, head, segment = tail(connection)
+        if seq:
+            at = time.time_ns() // 1_000_000
+            self._writes.put_head(connection, seq, segment, head, at, closes_segment=False)
+
+
+NOTHING = Usage(0, 0)
+
+
+def _remember(connection: sqlite3.Connection, prices: PriceTable) -> None:
+    """Rows name the table they were priced by, so a version means one table for ever."""
+    text = orjson.dumps(prices.model_dump(), option=orjson.OPT_SORT_KEYS).decode()
+    connection.execute("INSERT OR IGNORE INTO price_tables (version, prices) VALUES (?, ?)", (prices.version, text))
+    (known,) = connection.execute("SELECT prices FROM price_tables WHERE version = ?", (prices.version,)).fetchone()
+    if known != text:
+        raise ConfigurationError(
+            f"The price table's version {prices.version!r} was used with other prices before. "
+            "Give the changed table a version of its own."
+        )
+
+
+def _swept_cost(connection: sqlite3.Connection, held: Entry, usage: Usage) -> int:
+    """By the table under which the request was admitted; engine time was lost with the process."""
+    if held.price_version is None:
+        return 0
+    row = connection.execute("SELECT prices FROM price_tables WHERE version = ?", (held.price_version,)).fetchone()
+    price = PriceTable.model_validate_json(row[0]).of(held.model)
+    assert price is not None
+    return price.cost(usage)

@@ -1,0 +1,58 @@
+"""What the ledger holds: one row a reservation, one a settlement, one for what nobody is charged."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["reserve", "settle", "uncharged"]
+
+
+class Entry(NamedTuple):
+    """One row of `entries`, but for its number and its hash; the columns in the order in which they are hashed.
+
+    A `reserve` row holds the most that its request may come to, a `settle` row what its client is billed, an
+    `uncharged` row what the engine generated beyond that. `at` and `reserved_at` are Unix milliseconds; windows of
+    budgets and usage go by `reserved_at`. Cached tokens are part of the prompt's, reasoning tokens of the completion's.
+    `cost` is in micro-units of money under the price table `price_version`; without one it is engine time, prefill and
+    decoding, in microseconds. `recovered`: settled by the sweep, at the last checkpoint.
+    """
+
+    request_id: str
+    kind: Kind
+    at: int
+    reserved_at: int
+    tenant: str
+    key_id: str
+    user_id: str | None
+    model: str
+    adapter: str | None
+    route: str
+    streamed: bool
+    outcome: str
+    finish_reason: str | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    reasoning_tokens: int
+    cost: int
+    price_version: str | None
+    cache_kind: str | None
+    queue_us: int | None
+    prefill_us: int | None
+    decode_us: int | None
+    client_request_id: str | None
+    retry_count: int | None
+    safety_identifier: str | None
+    metadata: str | None
+    recovered: bool
+
+
+COLUMNS = ("seq", *Entry._fields, "hash")
+"""Of the table, in its order."""
+
+DAY_MS = 86_400_000
+
+
+def day_of(unix_ms: int) -> int:
+    """Days since 1970-01-01, UTC."""
+    return unix_ms // DAY_MS

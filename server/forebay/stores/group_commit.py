@@ -1,0 +1,238 @@
+"""One thread that writes to the data file, many requests' writes in one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+
+from forebay.errors import StorageUnavailable
+from forebay.failpoints import failpoint
+
+MAX_GROUP = 512
+RETRY_S = 0.25
+PROBE = "INSERT INTO meta (name, value) VALUES ('probe', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Writing:
+    """A kind of write. Those of one commit are applied together, kinds in order of `rank`, items in order of arrival.
+
+    `apply(connection, items)` runs in the writer's thread inside a transaction, and returns a result for each item, or
+    None for all.
+    """
+
+    rank: int
+    apply: Callable[[sqlite3.Connection, list[Any]], Sequence[Any] | None]
+
+
+class _Write:
+    __slots__ = ("done", "item", "kept", "writing")
+
+    def __init__(self, writing: Writing, item: Any, done: Callable[[Any], None] | None, kept: bool) -> None:
+        self.writing = writing
+        self.item = item
+        self.done = done
+        self.kept = kept
+
+
+def _call_each(connection: sqlite3.Connection, calls: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
+    """Each in a savepoint: one that fails takes none of the others with it, and its exception is its result."""
+    results: list[Any] = []
+    for call in calls:
+        connection.execute("SAVEPOINT one")
+        try:
+            results.append(call(connection))
+        except sqlite3.OperationalError:
+            raise  # the disk's fault, and everybody's
+        except Exception as exc:
+            connection.execute("ROLLBACK TO one")
+            results.append(exc)
+        connection.execute("RELEASE one")
+    return results
+
+
+CALLS = Writing(3, _call_each)
+
+
+class GroupCommit:
+    """The file's only writer in this process. While one commit waits for the disk, the next one's writes gather.
+
+    A write is durable when its outcome is known. Where the disk refuses, the commit's writes fail with
+    `StorageUnavailable`, but for those that are `kept`: they are tried again until they succeed. Until then, and until
+    a probe succeeds, other writes are refused at once.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Call it on the running loop, on which outcomes are told."""
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._kept: list[_Write] = []
+        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
+        self.refusing: str | None = None
+        """Why the disk takes nothing at present; None when it does."""
+        self.num_commits = 0
+        self.num_writes = 0
+        self.on_commit: Callable[[float, int], None] | None = None
+        """Told the seconds and the number of writes of each commit, in the writer's thread."""
+        self._thread.start()
+
+    @property
+    def num_kept(self) -> int:
+        """Writes that the disk has refused and that wait for it."""
+        return len(self._kept)
+
+    def put(
+        self, writing: Writing, item: Any, done: Callable[[Any], None] | None = None, *, kept: bool = False
+    ) -> None:
+        """Hands over one write. `done` gets its result, or the exception, on the loop.
+
+        Raises `StorageUnavailable` at once while the disk refuses, unless it is to be kept.
+        """
+        if self.refusing is not None and not kept:
+            raise _unavailable()
+        self._queue.put(_Write(writing, item, done, kept))
+
+    def write(self, writing: Writing, item: Any, *, kept: bool = False) -> asyncio.Future[Any]:
+        """The same with a future for the outcome. Cancelling it takes nothing back."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def done(outcome: Any) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, BaseException):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.put(writing, item, done, kept=kept)
+        return future
+
+    async def call(self, call: Callable[[sqlite3.Connection], T]) -> T:
+        """What `call` returns, once its writes are durable; its exception where it raises one, and nothing is written.
+
+        Raises `StorageUnavailable`.
+        """
+        result: T = await self.write(CALLS, call)
+        return result
+
+    async def close(self, timeout_s: float) -> bool:
+        """Writes what was handed over and ends the thread. False where the disk took not all of it in time."""
+        self._queue.put(None)
+        await asyncio.to_thread(self._thread.join, timeout_s)
+        return not self._thread.is_alive() and not self._kept
+
+    def _run(self) -> None:
+        ending = False
+        while not (ending and self._queue.empty()):
+            writes, ended = self._gather()
+            ending = ending or ended
+            writes = self._kept + writes
+            if writes:
+                self._kept = self._commit(writes)
+            elif self.refusing is not None:
+                self._commit([_Write(CALLS, lambda connection: connection.execute(PROBE, (0,)), None, False)])
+            if self.refusing is not None:
+                if ending:
+                    break
+                time.sleep(RETRY_S)
+        self._connection.close()
+
+    def _gather(self) -> tuple[list[_Write], bool]:
+        """What waits, at least one unless the disk is to be asked again; and whether the end has come."""
+        writes: list[_Write] = []
+        block = self.refusing is None
+        while len(writes) < MAX_GROUP:
+            try:
+                write = self._queue.get(block)
+            except queue.Empty:
+                break
+            if write is None:
+                return writes, True
+            writes.append(write)
+            block = False
+        return writes, False
+
+    def _commit(self, writes: list[_Write]) -> list[_Write]:
+        """Commits and tells; returns those that must be tried again."""
+        kinds: dict[Writing, list[_Write]] = {}
+        for write in writes:
+            kinds.setdefault(write.writing, []).append(write)
+        outcomes: list[tuple[_Write, Any]] = []
+        began = time.perf_counter()
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for writing in sorted(kinds, key=_rank):
+                group = kinds[writing]
+                results = writing.apply(self._connection, [write.item for write in group])
+                outcomes += zip(group, results or [None] * len(group), strict=True)
+            failpoint("in_commit")
+            self._connection.execute("COMMIT")
+            failpoint("committed")
+        except Exception as exc:
+            self._roll_back()
+            if not isinstance(exc, sqlite3.OperationalError):
+                return self._set_apart(writes, exc)
+            self._note_refusal(exc)
+            self._tell([(write, _unavailable()) for write in writes if not write.kept])
+            return [write for write in writes if write.kept]
+        if self.refusing is not None:
+            self.refusing = None
+            log.info("storage_recovered", num_kept=len(self._kept))
+        self.num_commits += 1
+        self.num_writes += len(writes)
+        if self.on_commit is not None:
+            self.on_commit(time.perf_counter() - began, len(writes))
+        self._tell(outcomes)
+        return []
+
+    def _set_apart(self, writes: list[_Write], exc: Exception) -> list[_Write]:
+        """One write cannot be applied, whatever the disk does: it fails alone, and the others are committed."""
+        if len(writes) > 1:
+            return [again for write in writes for again in self._commit([write])]
+        log.error("write_failed", exc_info=exc)
+        self._tell([(writes[0], exc)])
+        return []
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):  # SQLite rolls back by itself where it cannot go on
+                self._connection.execute("ROLLBACK")
+
+    def _note_refusal(self, exc: Exception) -> None:
+        """One line when it begins; what follows until it ends says nothing new."""
+        if self.refusing is None:
+            log.error("storage_refuses", error=getattr(exc, "sqlite_errorname", type(exc).__name__), exc_info=exc)
+        self.refusing = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
+
+    def _tell(self, outcomes: list[tuple[_Write, Any]]) -> None:
+        told = [(write.done, outcome) for write, outcome in outcomes if write.done is not None]
+        if told:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                self._loop.call_soon_threadsafe(_tell_all, told)
+
+
+def _rank(writing: Writing) -> int:
+    return writing.rank
+
+
+def _tell_all(told: list[tuple[Callable[[Any], None], Any]]) -> None:
+    for done, outcome in told:
+        done(outcome)
+
+
+def _unavailable() -> StorageUnavailable:
+    return StorageUnavailable("The ledger cannot be written right now.", retry_after_s=1)

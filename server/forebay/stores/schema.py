@@ -1,0 +1,103 @@
+"""The tables of the data file, by version: what a new file gets, and how an older one becomes it."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from forebay.errors import ConfigurationError
+
+LEDGER = """
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value BLOB NOT NULL
+) WITHOUT ROWID;
+
+-- Append-only. What each column holds is said in ledger/rows.py.
+CREATE TABLE entries (
+    seq INTEGER PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    reserved_at INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    user_id TEXT,
+    model TEXT NOT NULL,
+    adapter TEXT,
+    route TEXT NOT NULL,
+    streamed INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    finish_reason TEXT,
+    prompt_tokens INTEGER NOT NULL,
+    cached_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    reasoning_tokens INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    price_version TEXT,
+    cache_kind TEXT,
+    queue_us INTEGER,
+    prefill_us INTEGER,
+    decode_us INTEGER,
+    client_request_id TEXT,
+    retry_count INTEGER,
+    safety_identifier TEXT,
+    metadata TEXT,
+    recovered INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    UNIQUE (request_id, kind)
+);
+CREATE INDEX entries_settled ON entries (at) WHERE kind <> 'reserve';
+
+-- Reservations without a settlement, with their last checkpoint; settlement clears them.
+CREATE TABLE open_requests (
+    request_id TEXT PRIMARY KEY,
+    completion_tokens INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- Settled sums by day, for budgets; `forebay ledger verify` compares them with the entries.
+CREATE TABLE daily_totals (
+    day INTEGER NOT NULL,
+    tenant TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    num_requests INTEGER NOT NULL,
+    num_tokens INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    PRIMARY KEY (day, tenant, key_id)
+) WITHOUT ROWID;
+
+-- Where the chain of hashes stood, signed: once a month of entries is complete, at each stop, and from time to time.
+CREATE TABLE heads (
+    seq INTEGER PRIMARY KEY,
+    segment TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    closes_segment INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    signature BLOB NOT NULL
+);
+
+CREATE TABLE price_tables (
+    version TEXT PRIMARY KEY,
+    prices TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS = (LEDGER,)
+"""Scripts that take a file from version i to i + 1. What was released is never changed, only added to."""
+
+VERSION = len(MIGRATIONS)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Brings the file to `VERSION`, each step in a transaction of its own. Raises ConfigurationError for newer files."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise ConfigurationError(
+            f"The data file has version {version}; this Forebay knows versions up to {VERSION}. Use a newer Forebay."
+        )
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        try:
+            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
