@@ -1,4 +1,4 @@
-"""`forebay serve | model prepare | version`: flags -> Settings -> the server. Every `FOREBAY_` variable has a flag."""
+"""`forebay serve | model prepare | ledger ... | version`: flags -> Settings -> the server. Every `FOREBAY_` variable has a flag."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from forebay import __version__
+from forebay.cli_ledger import add_ledger_commands
 from forebay.errors import ConfigurationError
 from forebay.settings import Settings
 
@@ -31,20 +32,24 @@ THREADS_END_S = 2.0
 OTHER_NAMES = {"served_model_names": ("--served-model-name",)}
 """What other servers call the same setting."""
 
+DATA_SETTINGS = ("data_dir", "secret")
 MODEL_SETTINGS = ("model", "revision", "cache_dir", "log_level", "log_format")
 SECRET_SETTINGS = ("api_keys", "secret")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 2 for settings that cannot serve, said in a sentence on standard error."""
-    args = vars(_parser().parse_args(argv))
-    command = args.pop("command")
-    verify = args.pop("verify", False)
+    args = _parser().parse_args(argv)
     try:
-        if command == "version":
+        if args.command == "version":
             return _version()
-        settings = Settings(**args)
-        return _serve(settings) if command == "serve" else _prepare(settings, verify)
+        settings = Settings(**{name: value for name, value in vars(args).items() if name in Settings.model_fields})
+        if args.command == "serve":
+            return _serve(settings)
+        if args.command == "prepare":
+            return _prepare(settings, args.verify)
+        exit_code: int = args.run(args, settings)
+        return exit_code
     except ValidationError as exc:
         return _refuse([_sentence(error) for error in exc.errors(include_url=False, include_input=False)])
     except (ConfigurationError, SettingsError) as exc:
@@ -121,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="forebay", description="An OpenAI-compatible service in front of a language model."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{serve,model,version}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{serve,model,ledger,version}")
     serve = commands.add_parser(
         "serve", help="start the service", description="Start the service. Flags override the environment."
     )
@@ -137,6 +142,9 @@ def _parser() -> argparse.ArgumentParser:
         help="compare the demo model's checksums; where one differs it is prepared anew",
     )
     _add_flags(prepare, MODEL_SETTINGS)
+    ledger = commands.add_parser("ledger", help="check, read, copy the ledger")
+    _add_flags(ledger, DATA_SETTINGS)
+    add_ledger_commands(ledger)
     commands.add_parser("version", help="print versions")
     return parser
 

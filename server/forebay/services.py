@@ -120,7 +120,14 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     secret = settings.secret.get_secret_value().encode() if settings.secret else read_or_create_secret(folder)
     prices = None if settings.prices_file is None else read_prices(settings.prices_file)
     lease_s = settings.request_timeout_s + LEASE_MARGIN_S
-    ledger = Ledger(Database(folder), secret, prices, strict=settings.ledger_strict, lease_s=lease_s)
+    ledger = Ledger(
+        Database(folder),
+        secret,
+        prices,
+        strict=settings.ledger_strict,
+        lease_s=lease_s,
+        keep_months=settings.ledger_keep_months,
+    )
     pipeline = Pipeline(
         host, admission, reading, drain, ledger, secret=secret, request_timeout_s=settings.request_timeout_s
     )

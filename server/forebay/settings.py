@@ -113,6 +113,9 @@ class Settings(BaseSettings):
         False,
         description="Hold every token back until the ledger has it on disk; else at most 16 a stream are ahead of it.",
     )
+    ledger_keep_months: int | None = Field(
+        None, ge=1, description="Whole months of rows kept beside the current one; unset: all. Daily totals stay."
+    )
     prices_file: Path | None = Field(
         None, description="JSON table of prices per model and kind of token; unset: engine time is what is accounted."
     )

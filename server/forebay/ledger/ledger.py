@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from functools import partial
 
 import orjson
 import structlog
@@ -12,6 +13,7 @@ from forebay.errors import ConfigurationError
 from forebay.failpoints import failpoint
 from forebay.ledger.account import Account
 from forebay.ledger.prices import Price, PriceTable
+from forebay.ledger.retention import drop_months
 from forebay.ledger.rows import Entry
 from forebay.ledger.sweep import sweep
 from forebay.ledger.writes import LedgerWrites, tail
@@ -20,8 +22,11 @@ from forebay.stores.database import Database
 from forebay.stores.group_commit import CALLS
 from forebay.types import Caller, Usage
 
-HEAD_EVERY_S = 600.0
+HEAD_EVERY_S = 60.0
 """How old the newest signed head may be while rows are added."""
+
+DROP_EVERY_S = 3600.0
+"""How often months that need not be kept are looked for."""
 
 log = structlog.get_logger(__name__)
 
@@ -30,16 +35,28 @@ class Ledger:
     """Lives on one event loop. `begin`, then `open` an account for each request, then `close`."""
 
     def __init__(
-        self, database: Database, secret: bytes, prices: PriceTable | None, *, strict: bool, lease_s: float
+        self,
+        database: Database,
+        secret: bytes,
+        prices: PriceTable | None,
+        *,
+        strict: bool,
+        lease_s: float,
+        keep_months: int | None = None,
     ) -> None:
-        """`strict`: no token leaves before a checkpoint of it is durable. No request lives longer than `lease_s`."""
+        """`strict`: no token leaves before a checkpoint of it is durable. No request lives longer than `lease_s`.
+
+        `keep_months`: whole months that are kept beside the current one; None keeps all.
+        """
         self._database = database
         self._writes = LedgerWrites(secret)
         self.prices = prices
         self._strict = strict
         self._lease_s = lease_s
         self._open: dict[str, Account] = {}
+        self._keep_months = keep_months
         self._head_due = 0.0
+        self._drop_due = 0.0
         self._begun = False
         self.num_recovered = 0
 
@@ -131,14 +148,26 @@ class Ledger:
         self._open.pop(account.request_id, None)
 
     def tick(self) -> None:
-        """Called every second: ends leases, and signs a head from time to time."""
+        """Called every second: ends leases, and from time to time signs a head and drops months."""
+        if not self._begun:
+            return
         oldest = time.monotonic() - self._lease_s
         for account in [account for account in self._open.values() if account.opened < oldest]:
             log.error("ledger_lease_ended", request_id=account.request_id)
             account.abandon()
-        if self._begun and time.monotonic() >= self._head_due and self._database.writer.refusing is None:
-            self._head_due = time.monotonic() + HEAD_EVERY_S
-            self._database.writer.put(CALLS, self._sign_head)
+        writer, now = self._database.writer, time.monotonic()
+        if writer.refusing is not None:
+            return
+        if now >= self._head_due:
+            self._head_due = now + HEAD_EVERY_S
+            writer.put(CALLS, self._sign_head)
+        if self._keep_months is not None and now >= self._drop_due:
+            self._drop_due = now + DROP_EVERY_S
+            writer.put(CALLS, partial(drop_months, keep_months=self._keep_months), self._dropped)
+
+    def _dropped(self, has_more: object) -> None:
+        if has_more is True:
+            self._drop_due = 0.0  # with the next tick
 
     async def close(self, timeout_s: float) -> None:
         """Signs the last head and waits until all is durable, for `timeout_s` seconds at most."""

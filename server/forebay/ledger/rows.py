@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal["reserve", "settle", "uncharged"]
 
@@ -56,3 +57,9 @@ DAY_MS = 86_400_000
 def day_of(unix_ms: int) -> int:
     """Days since 1970-01-01, UTC."""
     return unix_ms // DAY_MS
+
+
+def entry_of(columns: Sequence[Any]) -> Entry:
+    """A row of the table, without its number and its hash; SQLite knows no truth values."""
+    entry = Entry(*columns)
+    return entry._replace(streamed=bool(entry.streamed), recovered=bool(entry.recovered))

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 
-from forebay.ledger.rows import COLUMNS, Entry
+from forebay.ledger.rows import COLUMNS, Entry, entry_of
 from forebay.ledger.writes import LedgerWrites
 from forebay.types import Usage
 
@@ -48,9 +48,3 @@ def sweep(connection: sqlite3.Connection, writes: LedgerWrites, cost_of: CostOf)
         raise
     connection.execute("COMMIT")
     return len(settlements)
-
-
-def entry_of(columns: list[object] | tuple[object, ...]) -> Entry:
-    """A row of the table, without its number and its hash; SQLite knows no truth values."""
-    entry = Entry(*columns)
-    return entry._replace(streamed=bool(entry.streamed), recovered=bool(entry.recovered))

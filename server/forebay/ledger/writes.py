@@ -90,10 +90,12 @@ class LedgerWrites:
     def put_head(
         self, connection: sqlite3.Connection, seq: int, segment: str, head: bytes, at: int, *, closes_segment: bool
     ) -> None:
-        """Signs where the chain stands after row `seq`."""
+        """Signs where the chain stands after row `seq`. The head that closes a segment replaces its earlier ones."""
+        if closes_segment:
+            connection.execute("DELETE FROM heads WHERE segment = ? AND NOT closes_segment", (segment,))
         connection.execute(
             "INSERT INTO heads (seq, segment, at, closes_segment, hash, signature) VALUES (?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT (seq) DO UPDATE SET closes_segment = excluded.closes_segment",
+            "ON CONFLICT (seq) DO NOTHING",
             (seq, segment, at, closes_segment, head, sign(self._secret, segment, seq, head)),
         )
 

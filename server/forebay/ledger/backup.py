@@ -1,0 +1,87 @@
+"""Copies of the data file while it is in use, and their way back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from forebay.errors import ConfigurationError
+from forebay.stores.secret import read_or_create_secret
+from forebay.stores.sqlite import FILE_NAME, ServingLock, open_for_reading
+
+BESIDE = ".secret"
+
+
+def back_up(folder: Path, target: Path) -> None:
+    """A consistent copy of the folder's data file, and its secret beside it, readable by their owner alone.
+
+    The server may go on. Raises ConfigurationError, sqlite3.Error, OSError.
+    """
+    if target.exists():
+        raise ConfigurationError(f"{target} exists already; a backup replaces nothing.")
+    draft = target.with_name(f"{target.name}.part")
+    draft.unlink(missing_ok=True)
+    os.close(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
+    try:
+        with closing(open_for_reading(folder)) as source, closing(sqlite3.connect(draft)) as copy:
+            source.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        _write_secret(target.with_name(target.name + BESIDE), read_or_create_secret(folder))
+        _sync(draft)
+        draft.rename(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def restore(folder: Path, source: Path) -> None:
+    """Puts a backup in the place of the folder's data file, which is kept beside it as `.before-restore`.
+
+    Raises ConfigurationError where a server uses the folder or the backup is damaged.
+    """
+    with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as backup:
+        try:
+            (state,) = backup.execute("PRAGMA integrity_check").fetchone()
+            backup.execute("SELECT 1 FROM entries LIMIT 1")
+        except sqlite3.Error as exc:
+            raise ConfigurationError(f"{source} is not a backup of a data file: {exc}.") from exc
+    if state != "ok":
+        raise ConfigurationError(f"{source} is damaged: {state}.")
+    lock = ServingLock(folder)
+    try:
+        path = folder / FILE_NAME
+        draft = folder / f"{FILE_NAME}.restoring"
+        shutil.copyfile(source, draft)
+        draft.chmod(0o600)
+        _sync(draft)
+        if path.exists():
+            with closing(sqlite3.connect(path)) as old:
+                old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                old.execute("PRAGMA journal_mode = DELETE")  # no log of the old file may be taken for the new one's
+            path.replace(folder / f"{FILE_NAME}.before-restore")
+        draft.replace(path)
+        secret = source.with_name(source.name + BESIDE)
+        if secret.exists():
+            _write_secret(folder / "secret", bytes.fromhex(secret.read_text(encoding="ascii")))
+    finally:
+        lock.release()
+
+
+def _write_secret(path: Path, secret: bytes) -> None:
+    draft = path.with_name(f"{path.name}.part")
+    fd = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(secret.hex())
+    _sync(draft)
+    draft.replace(path)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

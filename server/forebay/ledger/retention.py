@@ -1,0 +1,37 @@
+"""Old months leave the ledger whole; their signed heads and the daily totals stay."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from forebay.ledger.chain import segment_of
+
+CHUNK = 2_000
+"""Rows a transaction, so that nobody's reservation waits long for it."""
+
+
+def drop_months(connection: sqlite3.Connection, *, keep_months: int) -> bool:
+    """Drops the oldest `CHUNK` rows of closed months before the last `keep_months`. True if there is more to drop.
+
+    A month in which something is open stays until that is settled.
+    """
+    keep_since = months_before(segment_of(time.time_ns() // 1_000_000), keep_months)
+    (until,) = connection.execute(
+        "SELECT max(seq) FROM heads WHERE closes_segment AND segment < ? AND seq < "
+        "ifnull((SELECT min(seq) FROM entries JOIN open_requests USING (request_id)), 1 << 62)",
+        (keep_since,),
+    ).fetchone()
+    (first,) = connection.execute("SELECT min(seq) FROM entries").fetchone()
+    if until is None or first is None or first > until:
+        return False
+    last = min(until, first + CHUNK - 1)
+    connection.execute("DELETE FROM entries WHERE seq <= ?", (last,))
+    return bool(last < until)
+
+
+def months_before(segment: str, num_months: int) -> str:
+    """The month so many before: `months_before("2026-02", 3)` is `2025-11`."""
+    year, month = map(int, segment.split("-"))
+    year, month = divmod(year * 12 + month - 1 - num_months, 12)
+    return f"{year:04d}-{month + 1:02d}"
