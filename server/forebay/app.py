@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from forebay import __version__
 from forebay.api import chat, completions, docs, generate, models, ops, tokens
-from forebay.api.deps import get_caller, get_reader
+from forebay.api.deps import get_scraper
 from forebay.api.handlers import install_handlers
 from forebay.api.openapi import describe_app
 from forebay.middleware import ErrorMiddleware, RequestMiddleware
@@ -48,8 +48,8 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         app.include_router(module.router)
     app.include_router(docs.router)
     app.include_router(ops.probes)
-    app.include_router(ops.metrics, dependencies=[Depends(get_reader)])
-    app.include_router(ops.ops, dependencies=[Depends(get_caller)])
+    app.include_router(ops.metrics, dependencies=[Depends(get_scraper)])
+    app.include_router(ops.ops)
     app.add_middleware(ErrorMiddleware, services=services)
     if settings.cors_origins:
         app.add_middleware(

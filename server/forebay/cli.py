@@ -89,7 +89,7 @@ def _version() -> int:
 def _announce(listening: Listening) -> None:
     services = listening.services
     model = services.models.names[0]
-    key = ' -H "Authorization: Bearer $KEY"' if len(services.keys) else ""
+    key = ' -H "Authorization: Bearer $KEY"' if services.keys.asks_for_keys else ""
     question = {"role": "user", "content": "What is the capital of France?"}
     body = json.dumps({"model": model, "messages": [question], "temperature": 0})
     curl = f"curl {listening.url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d {shlex.quote(body)}"

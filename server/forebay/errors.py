@@ -23,6 +23,7 @@
         |   |-- Overloaded                                           overloaded
         |   |-- ShuttingDown                                         shutting_down
         |   |-- StorageUnavailable                                   storage_unavailable
+        |   |-- IdentityUnavailable                                  identity_unavailable
         |   `-- EngineUnavailable                                    engine_unavailable
         `-- RequestTimeout           504     server_error            timeout
 
@@ -160,6 +161,12 @@ class StorageUnavailable(Unavailable):
     """What must be written down cannot be, so nothing may begin."""
 
     code = "storage_unavailable"
+
+
+class IdentityUnavailable(Unavailable):
+    """Who issued a token cannot be asked for the keys that it is checked with."""
+
+    code = "identity_unavailable"
 
 
 class EngineUnavailable(Unavailable):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from forebay.errors import ModelNotFound
+from forebay.errors import ModelNotFound, PermissionDenied
+from forebay.types import Caller
 
 WILDCARD = "*"
 
@@ -22,12 +23,18 @@ class ModelNames:
         names = tuple(dict.fromkeys(name for name in served if name != WILDCARD))
         return cls(names or (default,), any_name=WILDCARD in served)
 
-    def resolve(self, name: str | None) -> str:
-        """The name that answers carry. Raises `ModelNotFound` with the names that exist."""
+    def names_for(self, caller: Caller) -> tuple[str, ...]:
+        """Those that are shown to the caller."""
+        return tuple(filter(caller.can_use, self.names))
+
+    def resolve(self, name: str | None, caller: Caller) -> str:
+        """The name that answers carry; without one the first that the caller may use. Raises `ModelNotFound` with the
+        names that exist for him, `PermissionDenied` for others."""
         if name is None:
-            return self.names[0]
-        if name in self.names or (self.any_name and name):
-            return name
-        raise ModelNotFound(
-            f"The model `{name[:64]}` does not exist. Served here: {', '.join(self.names)}.", param="model"
-        )
+            name = next(filter(caller.can_use, self.names), self.names[0])
+        elif name not in self.names and not (self.any_name and name):
+            served = ", ".join(self.names_for(caller))
+            raise ModelNotFound(f"The model `{name[:64]}` does not exist. Served here: {served}.", param="model")
+        if not caller.can_use(name):
+            raise PermissionDenied(f"Your key may not use the model `{name[:64]}`.", param="model")
+        return name

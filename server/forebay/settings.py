@@ -90,6 +90,10 @@ class Settings(BaseSettings):
     # The listener
     host: str = Field("127.0.0.1", description="Address to bind; anything but loopback needs a key.")
     port: int = Field(8000, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
+    admin_host: str = Field(
+        "127.0.0.1", description="Address of the admin API's own listener; anything but loopback needs a key."
+    )
+    admin_port: int = Field(8001, ge=0, le=65535, description="Port of the admin API; 0 takes a free one.")
     root_path: str = Field("", description="Path prefix that a proxy strips.")
     forwarded_allow_ips: str = Field("127.0.0.1", description="Proxies whose X-Forwarded-* headers are believed.")
     cors_origins: Names = Field((), description="Origins allowed by CORS, comma-separated.")
@@ -124,6 +128,22 @@ class Settings(BaseSettings):
     # Who may ask
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="API keys, comma-separated.")
     api_keys_file: Path | None = Field(None, description="File with one API key a line; `#` starts a comment.")
+    jwt_jwks_url: str | None = Field(
+        None,
+        description="Where the identity provider's keys are: `https://...`, a file, or `http://` on this machine. "
+        "With it tokens (JWT) are taken beside keys.",
+    )
+    jwt_audience: str | None = Field(None, description="The audience that tokens must name; tokens need it.")
+    jwt_issuer: str | None = Field(None, description="The issuer that tokens must name; unset: any that signs so.")
+    jwt_tenant_claim: str | None = Field(
+        None, description="The claim that names the tenant; unset: all tokens are of the tenant `default`."
+    )
+    jwt_role_claim: str | None = Field(
+        None, description="The claim that names the role or a list of roles; unset: all are members."
+    )
+    trusted_user_header: str | None = Field(
+        None, description="Header in which keys of gateways name the user they ask for, `X-User-ID` for example."
+    )
     insecure_open: bool = Field(False, description="Allow a non-loopback bind without keys.")
     open_docs: bool = Field(
         False, description="Serve /docs, /openapi.json and /metrics without a key off loopback too."
@@ -189,12 +209,17 @@ class Settings(BaseSettings):
 
     @property
     def on_loopback(self) -> bool:
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def unknown_variables() -> list[str]:

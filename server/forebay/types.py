@@ -8,7 +8,11 @@ from typing import Any, Literal, Protocol
 
 FinishReason = Literal["stop", "length"]
 Role = Literal["owner", "admin", "member", "service"]
+Scope = Literal["chat", "completions", "tokens", "models", "usage", "metrics", "admin"]
+"""What a route asks of its caller."""
 Priority = Literal["interactive", "batch"]
+CachePolicy = Literal["default", "exact", "off"]
+"""Which answers may come from the cache: as the server does it, to the very same request only, none."""
 Message = Mapping[str, Any]
 
 
@@ -44,17 +48,25 @@ class Policy:
 class Caller:
     """Who asks. `tenant` separates prefix caches, limits and bills; `key_id` names the key, never its secret.
 
-    `models`: the names it may use, None for all. `priority`: who goes first where both wait.
+    `strict`: its unknown fields are refused. `scopes`: the routes it may use, its role and its key taken together.
+    `models`: the names it may use, None for all. `priority`: who goes first where both wait. `gateway`: it may say in a
+    header for whom it asks.
     """
 
     tenant: str
     key_id: str
     strict: bool = True
     role: Role = "member"
+    scopes: frozenset[Scope] = frozenset()
     models: frozenset[str] | None = None
     priority: Priority = "interactive"
+    cache_policy: CachePolicy = "default"
+    gateway: bool = False
     key_policy: Policy = Policy()
     tenant_policy: Policy = Policy()
+
+    def can_use(self, model: str) -> bool:
+        return self.models is None or model in self.models
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import orjson
-from fastapi import Request
+from fastapi import Depends, Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect
 
 from forebay.api import fields
-from forebay.api.deps import CallerDep, RecordDep, ServicesDep
+from forebay.api.deps import RecordDep, ServicesDep, may
 from forebay.api.disconnect import ClientGone
 from forebay.api.schemas import Body
 from forebay.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
+from forebay.types import Caller, Scope
 
 BodyT = TypeVar("BodyT", bound=Body)
 
@@ -27,10 +28,13 @@ MAX_MEMBERS = 512
 MAX_NAME_CHARS = 64
 
 
-def json_body(schema: type[BodyT]) -> Callable[..., Awaitable[BodyT]]:
-    """A dependency that reads a `schema`. It depends on the caller, so nothing is parsed for a stranger."""
+def json_body(schema: type[BodyT], scope: Scope) -> Callable[..., Awaitable[BodyT]]:
+    """A dependency that reads a `schema` from callers with `scope`: nothing is parsed for a stranger."""
 
-    async def read(request: Request, services: ServicesDep, caller: CallerDep, record: RecordDep) -> BodyT:
+    # A default value, because an annotation is read where `scope` is not known.
+    holder = Depends(may(scope))
+
+    async def read(request: Request, services: ServicesDep, record: RecordDep, caller: Caller = holder) -> BodyT:
         check_media_type(request)
         settings = services.settings
         async with services.pipeline.in_time(record):

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from forebay.api.answer_schemas import ChatCompletion
 from forebay.api.answers import chat_body
 from forebay.api.body import json_body, note_ignored
-from forebay.api.deps import CallerDep, RecordDep, ServicesDep
+from forebay.api.deps import ChatCaller, RecordDep, ServicesDep
 from forebay.api.disconnect import unless_gone
 from forebay.api.frames import ChatFrames
 from forebay.api.openapi import documented
@@ -34,14 +34,15 @@ router = APIRouter()
 )
 async def create_chat_completion(
     request: Request,
-    body: Annotated[ChatRequest, Depends(json_body(ChatRequest))],
-    caller: CallerDep,
+    body: Annotated[ChatRequest, Depends(json_body(ChatRequest, "chat"))],
+    caller: ChatCaller,
     services: ServicesDep,
     record: RecordDep,
 ) -> Response:
     """A model's answer to a conversation."""
-    record.model = services.models.resolve(body.model)
-    record.user, record.safety_identifier, record.metadata = body.user, body.safety_identifier, body.metadata or {}
+    record.model = services.models.resolve(body.model, caller)
+    record.user = body.user or record.user
+    record.safety_identifier, record.metadata = body.safety_identifier, body.metadata or {}
     record.stream = bool(body.stream)
     check_options(body, max_choices=services.settings.max_choices)
     num_choices = body.n or 1

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from forebay.api.answer_schemas import Completion
 from forebay.api.answers import completion_body
 from forebay.api.body import json_body
-from forebay.api.deps import CallerDep, RecordDep, ServicesDep
+from forebay.api.deps import CompletionsCaller, RecordDep, ServicesDep
 from forebay.api.disconnect import unless_gone
 from forebay.api.frames import CompletionFrames
 from forebay.api.openapi import documented
@@ -33,15 +33,15 @@ DEFAULT_MAX_TOKENS = 16
 )
 async def create_completion(
     request: Request,
-    body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest))],
-    caller: CallerDep,
+    body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest, "completions"))],
+    caller: CompletionsCaller,
     services: ServicesDep,
     record: RecordDep,
 ) -> Response:
     """What the model writes after each prompt; choice j of prompt i has index `i * n + j`."""
     settings = services.settings
-    record.model = services.models.resolve(body.model)
-    record.user, record.metadata = body.user, body.metadata or {}
+    record.model = services.models.resolve(body.model, caller)
+    record.user, record.metadata = body.user or record.user, body.metadata or {}
     check_options(body, max_choices=settings.max_choices)
     num_choices = body.n or 1
     given = list_prompts(body, max_prompts=settings.max_prompts)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from forebay.errors import InvalidRequest, PermissionDenied, Unauthenticated
 from forebay.observe.record import RequestRecord
 from forebay.services import Services
-from forebay.types import Caller
+from forebay.tenants.directory import ANONYMOUS
+from forebay.types import Caller, Scope
+
+MAX_USER_CHARS = 256
 
 
 async def get_services(request: Request) -> Services:
@@ -29,16 +35,57 @@ RecordDep = Annotated[RequestRecord, Depends(get_record)]
 
 
 async def get_caller(request: Request, services: ServicesDep, record: RecordDep) -> Caller:
-    """The caller behind the bearer key. Raises `Unauthenticated`."""
-    caller = services.keys.authenticate(request.headers.get("authorization"))
+    """The caller behind the bearer token, whatever it may do. Raises `Unauthenticated`."""
+    caller = await services.keys.authenticate(request.headers.get("authorization"))
     record.tenant, record.key_id = caller.tenant, caller.key_id
+    header = services.settings.trusted_user_header
+    if header is not None and caller.gateway:
+        record.user = _named_user(request, header)
     return caller
 
 
-CallerDep = Annotated[Caller, Depends(get_caller)]
+@cache
+def may(scope: Scope) -> Callable[[Request, Services, RequestRecord], Awaitable[Caller]]:
+    """A dependency of every route that asks for `scope`: the caller, who has it. Raises `Unauthenticated`,
+    `PermissionDenied`."""
+
+    async def check(request: Request, services: ServicesDep, record: RecordDep) -> Caller:
+        caller = await get_caller(request, services, record)
+        if scope not in caller.scopes:
+            if caller.key_id == ANONYMOUS:
+                raise Unauthenticated("This asks for a key: make the first one with `forebay keys create`.")
+            raise PermissionDenied(f"This needs a key with the scope `{scope}`, which yours does not have.")
+        return caller
+
+    return check
+
+
+ChatCaller = Annotated[Caller, Depends(may("chat"))]
+CompletionsCaller = Annotated[Caller, Depends(may("completions"))]
+TokensCaller = Annotated[Caller, Depends(may("tokens"))]
+ModelsCaller = Annotated[Caller, Depends(may("models"))]
+AdminCaller = Annotated[Caller, Depends(may("admin"))]
 
 
 async def get_reader(request: Request, services: ServicesDep, record: RecordDep) -> None:
-    """For /docs, /openapi.json and /metrics: open on loopback or by setting, else as any route."""
-    if not (services.settings.on_loopback or services.settings.open_docs):
+    """For /docs and /openapi.json: open on loopback or by setting, else for any key."""
+    if not _is_open(services):
         await get_caller(request, services, record)
+
+
+async def get_scraper(request: Request, services: ServicesDep, record: RecordDep) -> None:
+    """For /metrics: open on loopback or by setting, else for keys with the scope `metrics`."""
+    if not _is_open(services):
+        await may("metrics")(request, services, record)
+
+
+def _is_open(services: Services) -> bool:
+    return services.settings.on_loopback or services.settings.open_docs
+
+
+def _named_user(request: Request, header: str) -> str | None:
+    """Who a gateway says it asks for."""
+    user = request.headers.get(header)
+    if user is not None and not (0 < len(user) <= MAX_USER_CHARS and user.isprintable()):
+        raise InvalidRequest(f"The header {header} must be 1 to {MAX_USER_CHARS} printable characters.", param=header)
+    return user

@@ -12,7 +12,7 @@ from forebay.api.answer import json_answer
 from forebay.api.answer_schemas import GenerateAnswer
 from forebay.api.answers import collect
 from forebay.api.body import json_body
-from forebay.api.deps import CallerDep, RecordDep, ServicesDep
+from forebay.api.deps import CompletionsCaller, RecordDep, ServicesDep
 from forebay.api.disconnect import unless_gone
 from forebay.api.openapi import documented
 from forebay.api.sampling import plain_sampling
@@ -29,13 +29,13 @@ DEFAULT_MAX_TOKENS = 128
 @router.post("/generate", **documented(GenerateRequest, GenerateAnswer, "The text and how it ended."))
 async def generate(
     request: Request,
-    body: Annotated[GenerateRequest, Depends(json_body(GenerateRequest))],
-    caller: CallerDep,
+    body: Annotated[GenerateRequest, Depends(json_body(GenerateRequest, "completions"))],
+    caller: CompletionsCaller,
     services: ServicesDep,
     record: RecordDep,
 ) -> Response:
     """What the model writes after the prompt."""
-    record.model = services.models.names[0]
+    record.model = services.models.resolve(None, caller)
 
     async def prepare(engine: Engine) -> Work:
         prompt = Prompt(tuple(await engine.tokenize(body.prompt)), body.prompt)

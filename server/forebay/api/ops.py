@@ -6,14 +6,14 @@ import hashlib
 from dataclasses import asdict
 from typing import Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from forebay import __version__
 from forebay.api.answer import json_answer
-from forebay.api.deps import ServicesDep
+from forebay.api.deps import ServicesDep, get_caller, may
 from forebay.errors import EngineUnavailable, ShuttingDown
 from forebay.services import Services
 
@@ -130,8 +130,8 @@ def _status(services: Services) -> Status:
     return "ok" if services.host.health().ok else "unhealthy"
 
 
-@ops.head("/", include_in_schema=False)
-@ops.get("/", responses={200: {"model": ServiceInfo}})
+@ops.head("/", include_in_schema=False, dependencies=[Depends(get_caller)])
+@ops.get("/", dependencies=[Depends(get_caller)], responses={200: {"model": ServiceInfo}})
 async def service_info(services: ServicesDep) -> Response:
     """What this is and where to go from here."""
     return json_answer(
@@ -150,7 +150,7 @@ async def service_info(services: ServicesDep) -> Response:
     )
 
 
-@ops.get("/model/info", responses={200: {"model": ModelInfo}})
+@ops.get("/model/info", dependencies=[Depends(may("models"))], responses={200: {"model": ModelInfo}})
 async def model_info(services: ServicesDep) -> Response:
     """The model, what runs it and what it allows. 503 until it is loaded."""
     info, settings = services.host.info, services.settings
@@ -177,7 +177,11 @@ async def prometheus(services: ServicesDep) -> Response:
     return Response(await services.metrics.render(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-@ops.get("/stats", responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}})
+@ops.get(
+    "/stats",
+    dependencies=[Depends(may("metrics"))],
+    responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
+)
 async def stats(services: ServicesDep) -> Response:
     """The same at a glance: requests, latency percentiles, tokens per second, queue, engine, device."""
     return json_answer(await services.stats.snapshot())

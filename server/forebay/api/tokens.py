@@ -13,7 +13,7 @@ from forebay.api.answer import json_answer
 from forebay.api.answer_schemas import DetokenizeAnswer, TokenizeAnswer
 from forebay.api.body import json_body
 from forebay.api.chat import conversation
-from forebay.api.deps import CallerDep, RecordDep, ServicesDep
+from forebay.api.deps import RecordDep, ServicesDep, TokensCaller
 from forebay.api.disconnect import unless_gone
 from forebay.api.openapi import documented
 from forebay.api.schemas import DetokenizeRequest, TokenizeRequest
@@ -27,13 +27,13 @@ router = APIRouter()
 @router.post("/tokenize", **documented(TokenizeRequest, TokenizeAnswer, "The token ids."))
 async def tokenize(
     request: Request,
-    body: Annotated[TokenizeRequest, Depends(json_body(TokenizeRequest))],
-    caller: CallerDep,
+    body: Annotated[TokenizeRequest, Depends(json_body(TokenizeRequest, "tokens"))],
+    caller: TokensCaller,
     services: ServicesDep,
     record: RecordDep,
 ) -> Response:
     """The token ids of a text, or of a conversation through the model's template."""
-    services.models.resolve(body.model)
+    services.models.resolve(body.model, caller)
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequest("Give either `prompt` or `messages`.", param="prompt")
     unread = fields.TOKENIZE_PROMPT if body.messages is None else fields.TOKENIZE_MESSAGES
@@ -63,13 +63,13 @@ async def tokenize(
 @router.post("/detokenize", **documented(DetokenizeRequest, DetokenizeAnswer, "The text."))
 async def detokenize(
     request: Request,
-    body: Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest))],
-    caller: CallerDep,
+    body: Annotated[DetokenizeRequest, Depends(json_body(DetokenizeRequest, "tokens"))],
+    caller: TokensCaller,
     services: ServicesDep,
     record: RecordDep,
 ) -> Response:
     """The text of token ids."""
-    services.models.resolve(body.model)
+    services.models.resolve(body.model, caller)
 
     async def read(engine: Engine) -> Response:
         check_token_ids(body.tokens, engine.info.vocab_size, "tokens")

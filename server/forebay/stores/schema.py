@@ -81,7 +81,56 @@ CREATE TABLE price_tables (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS = (LEDGER,)
+KEYS = """
+-- `fields` is JSON (tenants/keys.py). `updated_at`, Unix ms, grows with each change: where two copies of a row meet,
+-- the later one counts, but for `revoked_at`, which stays. `changed` is the file's own number of the row's last change.
+CREATE TABLE keys (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    fields TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    revoked_at INTEGER,
+    updated_at INTEGER NOT NULL,
+    changed INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX keys_changed ON keys (changed);
+CREATE INDEX keys_tenant ON keys (tenant);
+
+-- SHA-256 of what callers send. A key that was rotated has several; `ends_at` is when an older one stops working.
+CREATE TABLE key_secrets (
+    digest BLOB PRIMARY KEY,
+    key_id TEXT NOT NULL REFERENCES keys (id),
+    last_four TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    ends_at INTEGER
+) WITHOUT ROWID;
+CREATE INDEX key_secrets_key ON key_secrets (key_id);
+
+CREATE TABLE tenants (
+    name TEXT PRIMARY KEY,
+    policy TEXT NOT NULL,
+    updated_at INTEGER NOT NULL,
+    changed INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX tenants_changed ON tenants (changed);
+
+-- What administrators did. Append-only.
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    via TEXT NOT NULL,
+    act TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    target TEXT NOT NULL,
+    details TEXT NOT NULL
+);
+CREATE INDEX audit_tenant ON audit (tenant, seq);
+CREATE TRIGGER audit_keeps_rows BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows stay'); END;
+CREATE TRIGGER audit_keeps_words BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows stay'); END;
+"""
+
+MIGRATIONS = (LEDGER + KEYS,)
 """Scripts that take a file from version i to i + 1. What was released is never changed, only added to."""
 
 VERSION = len(MIGRATIONS)
