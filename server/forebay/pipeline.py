@@ -206,9 +206,11 @@ class Generation:
         except Exception:
             self._failed = True
             raise
+        if self._record.stream:
+            num_tokens = self._completion_tokens + len(delta.token_ids)
+            if not self._account.covers(num_tokens):
+                await self._account.cover(num_tokens)
         self._count(delta)
-        if self._record.stream and not self._account.covers(self._completion_tokens):
-            await self._account.cover(self._completion_tokens)
         return delta
 
     def _count(self, delta: Delta) -> None:

@@ -67,8 +67,11 @@ def check_chain(rows: Iterable[Row], heads: Iterable[Head], secret: bytes | None
     The rows may begin after a head: what is older was dropped. Without the secret signatures are not checked.
     """
     digests = {}
+    dropped_until = 0
     for head in heads:
         digests[head.seq] = head.hash
+        if head.closes_segment:
+            dropped_until = head.seq
         expected = None if secret is None else sign(secret, head.segment, head.seq, head.hash)
         if expected is not None and not hmac.compare_digest(expected, head.signature):
             yield f"The head after row {head.seq} is not signed with this installation's secret."
@@ -88,7 +91,9 @@ def check_chain(rows: Iterable[Row], heads: Iterable[Head], secret: bytes | None
             yield f"Row {seq} is not the one after which a head was signed."
         last, previous = seq, digest
     newest = max(digests, default=0)
-    if last is not None and newest > last:
+    if last is None:
+        last = dropped_until  # all months that there were may have been dropped, but no part of one
+    if newest > last:
         yield f"Rows {last + 1} to {newest} are missing: a head was signed after them."
 
 

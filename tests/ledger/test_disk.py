@@ -1,0 +1,122 @@
+"""A disk that takes nothing any more: new work is refused, nothing is lost or doubled, and service comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from support.ledger import LedgerFile
+from support.server import ServerProcess
+from support.wire import eventually
+
+CHAT = "/v1/chat/completions"
+ROOM = 1 << 20
+"""Bytes that any file of the server may have while its disk is full."""
+
+
+@contextmanager
+def full_disk(server: ServerProcess) -> Iterator[None]:
+    """Every write beyond `ROOM` fails in the kernel (EFBIG), as on a full disk (ENOSPC): SQLite treats them alike."""
+    assert server.process is not None
+    limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (ROOM, limit[1]))
+    yield
+    if server.process.poll() is None:
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limit)
+
+
+def body(**more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "go"}], "max_tokens": 200, "ignore_eos": True, **more}
+
+
+@pytest.fixture
+def server(make_server: Callable[..., ServerProcess]) -> ServerProcess:
+    return make_server()
+
+
+async def ask_until_refused(client: httpx.AsyncClient) -> tuple[set[str], httpx.Response]:
+    """The ids of what was answered, and the refusal."""
+    answered = set()
+    for _ in range(400):
+        answers = await asyncio.gather(*(client.post(CHAT, json=body()) for _ in range(4)))
+        answered |= {answer.json()["id"].partition("-")[2] for answer in answers if answer.status_code == 200}
+        for answer in answers:
+            if answer.status_code != 200:
+                return answered, answer
+    raise AssertionError("the disk was never full")
+
+
+async def test_a_full_disk_refuses_new_work_and_loses_nothing(server: ServerProcess) -> None:
+    """503 `storage_unavailable` with Retry-After while it lasts, said once in the log; then service, and every answer
+    that was given is in the ledger once."""
+    ledger = LedgerFile(server.data_dir)
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        with full_disk(server):
+            answered, refusal = await ask_until_refused(client)
+            assert refusal.status_code == 503
+            assert refusal.json()["error"]["code"] == "storage_unavailable"
+            assert int(refusal.headers["retry-after"]) >= 1
+            again = await client.post(CHAT, json=body())
+            assert again.status_code == 503
+            assert (await client.get("/live")).status_code == 200
+        eventually(lambda: httpx.post(server.url + CHAT, json=body()).status_code == 200)
+    settled = {row["request_id"]: row for row in ledger.rows("settle")}
+    assert answered <= settled.keys()
+    assert all(settled[request_id]["completion_tokens"] == 200 for request_id in answered)
+    eventually(lambda: ledger.num_open() == 0)
+    assert ledger.faults() == []
+    assert server.log.count('"event":"storage_refuses"') == server.log.count('"event":"storage_recovered"')
+    assert 1 <= server.log.count('"event":"storage_refuses"') <= 4
+    assert "Traceback" not in server.log
+
+
+async def test_streams_under_way_end_with_an_error_and_are_billed_for_what_they_gave(server: ServerProcess) -> None:
+    """No stream runs on unbilled: one whose checkpoints cannot be written stops within 16 tokens."""
+    ledger = LedgerFile(server.data_dir)
+    asked = body(
+        stream=True,
+        max_tokens=4000,
+        stream_options={"include_usage": True, "continuous_usage_stats": True},
+        metadata={"forebay_inter_token_ms": "5"},
+    )
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        async with client.stream("POST", CHAT, json=asked) as answer:
+            lines = answer.aiter_lines()
+            chunk = await next_chunk(lines)
+            with full_disk(server):
+                await ask_until_refused(client)
+                while "error" not in chunk:
+                    delivered, request_id = chunk["usage"]["completion_tokens"], chunk["id"].partition("-")[2]
+                    chunk = await next_chunk(lines)
+                assert chunk["error"]["code"] == "storage_unavailable"
+        row = await asyncio.to_thread(ledger.settled, request_id)
+    assert row["outcome"] == "failed"
+    assert row["completion_tokens"] == delivered > 0
+    assert ledger.faults() == []
+
+
+async def next_chunk(lines: Any) -> dict[str, Any]:
+    async for line in lines:
+        if line.startswith("data: {"):
+            return dict(json.loads(line.removeprefix("data: ")))
+    raise AssertionError("the stream ended without an error")
+
+
+async def test_a_stop_on_a_full_disk_says_that_not_all_was_written(server: ServerProcess) -> None:
+    """It ends in time all the same; what could not be settled is open, and the next start settles it."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        with full_disk(server):
+            answered, _ = await ask_until_refused(client)
+            assert await asyncio.to_thread(server.stop) == 0
+    ledger = LedgerFile(server.data_dir)
+    server.start()
+    assert ledger.num_open() == 0
+    assert ledger.faults() == []
+    assert answered <= {row["request_id"] for row in ledger.rows("settle")}
