@@ -29,7 +29,8 @@ from forebay.pipeline import Pipeline
 from forebay.settings import Settings
 from forebay.stores.database import Database
 from forebay.stores.secret import read_or_create_secret
-from forebay.tenants.static_keys import StaticKeys
+from forebay.tenants.directory import Directory
+from forebay.tenants.key_watch import KeyWatch
 
 CLOSE_S = 8.0
 FORCED_CLOSE_S = 0.5
@@ -48,7 +49,8 @@ class Services:
     settings: Settings
     choice: EngineChoice
     models: ModelNames
-    keys: StaticKeys
+    keys: Directory
+    key_watch: KeyWatch
     drain: Drain
     host: EngineHost
     ledger: Ledger
@@ -75,14 +77,16 @@ class Services:
         self.ledger.tick()
 
     def begin(self) -> None:
-        """On the running loop: settles what a crash left open, then loads the engine."""
+        """On the running loop: settles what a crash left open, reads the keys, then loads the engine."""
         self.ledger.begin()
+        self.key_watch.begin()
         self.host.begin()
 
     async def close(self) -> None:
         try:
             await self.host.close(FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
         finally:
+            await self.key_watch.close()
             await self.ledger.close(FLUSH_S)
 
 
@@ -94,6 +98,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     check_exposure(settings)
     arm(settings.failpoint)
     folder = settings.data_root
+    keys = Directory(settings)
     choice = choose_engine(settings)
     drain = Drain()
     host = EngineHost(
@@ -139,7 +144,8 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         settings=settings,
         choice=choice,
         models=models,
-        keys=StaticKeys.from_settings(settings),
+        keys=keys,
+        key_watch=KeyWatch(folder, keys),
         drain=drain,
         host=host,
         ledger=ledger,
