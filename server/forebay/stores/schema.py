@@ -46,7 +46,7 @@ CREATE TABLE entries (
     hash BLOB NOT NULL,
     UNIQUE (request_id, kind)
 );
-CREATE INDEX entries_settled ON entries (at) WHERE kind <> 'reserve';
+CREATE INDEX entries_settled ON entries (reserved_at) WHERE kind <> 'reserve';
 
 -- Reservations without a settlement, with their last checkpoint; settlement clears them.
 CREATE TABLE open_requests (
