@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -24,12 +24,12 @@ NUM_REQUESTS = 6
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a server that has answered `NUM_REQUESTS` requests and has stopped in order."""
     server = ServerProcess(tmp_path_factory.mktemp("files") / "log", ["--engine", "scripted"]).start()
     ask(server, NUM_REQUESTS)
     assert server.stop() == 0
-    yield server.data_dir
+    return server.data_dir
 
 
 def ask(server: ServerProcess, num_requests: int) -> None:

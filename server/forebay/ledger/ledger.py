@@ -169,6 +169,10 @@ class Ledger:
         if has_more is True:
             self._drop_due = 0.0  # with the next tick
 
+    async def flush(self) -> None:
+        """Returns when what was handed over so far is durable. Raises `StorageUnavailable`."""
+        await self._database.write(lambda connection: None)
+
     async def close(self, timeout_s: float) -> None:
         """Signs the last head and waits until all is durable, for `timeout_s` seconds at most."""
         if self._begun:
