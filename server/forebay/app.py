@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -12,7 +13,8 @@ from forebay import __version__
 from forebay.api import chat, completions, docs, generate, models, ops, tokens
 from forebay.api.deps import get_scraper
 from forebay.api.handlers import install_handlers
-from forebay.api.openapi import describe_app
+from forebay.api.openapi import BODIES, describe_app
+from forebay.api.openapi_rules import refine
 from forebay.middleware import ErrorMiddleware, RequestMiddleware
 from forebay.services import Services, build_services
 from forebay.settings import Settings
@@ -42,7 +44,8 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         openapi_url=None,
     )
     app.state.services = services
-    app.openapi = lambda: describe_app(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    rules = partial(refine, settings=settings)
+    app.openapi = lambda: describe_app(app, BODIES, rules)  # type: ignore[method-assign]  # FastAPI's documented way
     install_handlers(app)
     for module in (chat, completions, models, tokens, generate):
         app.include_router(module.router)

@@ -1,4 +1,4 @@
-"""`forebay serve | model prepare | ledger ... | version`: flags -> Settings -> the server. Every `FOREBAY_` variable has a flag."""
+"""`forebay serve | model | keys | tenants | ledger | version`: flags -> Settings -> the server; a flag for each setting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from forebay import __version__
+from forebay.cli_keys import add_key_commands
 from forebay.cli_ledger import add_ledger_commands
+from forebay.cli_tenants import add_tenant_commands
 from forebay.errors import ConfigurationError
 from forebay.settings import Settings
 
@@ -96,6 +98,7 @@ def _announce(listening: Listening) -> None:
     lines = [
         "",
         f"  Forebay {__version__} answers at {listening.url}/v1",
+        *([f"  admin    {listening.admin_url}/admin"] if listening.admin_url else []),
         f"  model    {model}{' (loads on the first request)' if services.settings.lazy_load else ''}",
         f"  engine   {services.choice.engine} on {services.choice.device}",
         *(f"           {reason}" for reason in services.choice.reasons),
@@ -126,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="forebay", description="An OpenAI-compatible service in front of a language model."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{serve,model,ledger,version}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{serve,model,keys,tenants,ledger,version}")
     serve = commands.add_parser(
         "serve", help="start the service", description="Start the service. Flags override the environment."
     )
@@ -142,6 +145,10 @@ def _parser() -> argparse.ArgumentParser:
         help="compare the demo model's checksums; where one differs it is prepared anew",
     )
     _add_flags(prepare, MODEL_SETTINGS)
+    for name, add_commands in (("keys", add_key_commands), ("tenants", add_tenant_commands)):
+        group = commands.add_parser(name, help=f"make, list, change {name}, with a server or without")
+        _add_flags(group, DATA_SETTINGS[:1])
+        add_commands(group)
     ledger = commands.add_parser("ledger", help="check, read, copy the ledger")
     _add_flags(ledger, DATA_SETTINGS)
     add_ledger_commands(ledger)

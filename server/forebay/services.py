@@ -51,6 +51,7 @@ class Services:
     models: ModelNames
     keys: Directory
     key_watch: KeyWatch
+    database: Database
     drain: Drain
     host: EngineHost
     ledger: Ledger
@@ -125,8 +126,9 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     secret = settings.secret.get_secret_value().encode() if settings.secret else read_or_create_secret(folder)
     prices = None if settings.prices_file is None else read_prices(settings.prices_file)
     lease_s = settings.request_timeout_s + LEASE_MARGIN_S
+    database = Database(folder)
     ledger = Ledger(
-        Database(folder),
+        database,
         secret,
         prices,
         strict=settings.ledger_strict,
@@ -146,6 +148,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         models=models,
         keys=keys,
         key_watch=KeyWatch(folder, keys),
+        database=database,
         drain=drain,
         host=host,
         ledger=ledger,

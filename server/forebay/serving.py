@@ -10,12 +10,13 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from forebay.admin_app import create_admin_app
 from forebay.app import create_app
 from forebay.errors import ConfigurationError
 from forebay.http_protocol import protocol_factory
@@ -23,7 +24,7 @@ from forebay.observe.logs import configure_logging
 from forebay.overdue import Overdue
 from forebay.services import Services, build_services
 from forebay.settings import Settings, unknown_variables
-from forebay.sockets import base_url, bind_socket
+from forebay.sockets import base_url, bind_admin_socket, bind_socket
 
 EXIT_STOPPED = 0
 EXIT_CONFIGURATION = 2
@@ -52,6 +53,7 @@ class Listening:
     """Given to `announce` once requests are answered: when the engine is ready, or at once where it loads lazily."""
 
     url: str
+    admin_url: str | None
     services: Services
 
 
@@ -67,14 +69,19 @@ def run(settings: Settings, announce: Announce) -> int:
     configure_logging(settings)
     for name in unknown_variables():
         _log.warning("unknown_variable", name=name)
-    with contextlib.closing(bind_socket(settings)) as sock:
+    with contextlib.ExitStack() as sockets:
+        sock = sockets.enter_context(contextlib.closing(bind_socket(settings)))
+        admin_sock = bind_admin_socket(settings)
+        if admin_sock is not None:
+            sockets.callback(admin_sock.close)
         services = build_services(settings)
         services.ledger.open_file()
         choice = services.choice
         for reason in choice.reasons:
             log = _log.warning if reason in choice.warnings else _log.info
             log("engine_choice", engine=choice.engine, device=choice.device, reason=reason)
-        server = Server(create_app(settings, services), services, sock, announce)
+        admin = None if admin_sock is None else AdminServer(create_admin_app(settings, services), services, admin_sock)
+        server = Server(create_app(settings, services), services, sock, admin, announce)
         try:
             with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
                 runner.run(server.serve(sockets=[sock]))
@@ -85,6 +92,45 @@ def run(settings: Settings, announce: Announce) -> int:
         return server.exit_code
 
 
+def _config(app: FastAPI, services: Services, lifespan: Literal["on", "off"]) -> uvicorn.Config:
+    settings = services.settings
+    return uvicorn.Config(
+        app,
+        http=cast(type[asyncio.Protocol], protocol_factory(settings.max_header_bytes, services.observe)),
+        ws="none",
+        lifespan=lifespan,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.forwarded_allow_ips),
+        forwarded_allow_ips=settings.forwarded_allow_ips,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(GRACE_S),
+    )
+
+
+class AdminServer(uvicorn.Server):
+    """The admin API's listener on the same loop. It heeds no signal: it begins and ends with the service."""
+
+    def __init__(self, app: FastAPI, services: Services, sock: socket.socket) -> None:
+        super().__init__(_config(app, services, "off"))
+        self.url = base_url(sock)
+        self._sock = sock
+        self._task: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def begin(self) -> None:
+        self._task = asyncio.create_task(self.serve([self._sock]), name="admin")
+
+    async def end(self) -> None:
+        self.should_exit = True
+        if self._task is not None:
+            await self._task
+
+
 class Server(uvicorn.Server):
     """uvicorn's server with another end: a signal drains while the socket stays open, a second one hurries.
 
@@ -92,24 +138,12 @@ class Server(uvicorn.Server):
     exit. Here the handler is the loop's, and `should_exit` comes after the last stream, so it finds none.
     """
 
-    def __init__(self, app: FastAPI, services: Services, sock: socket.socket, announce: Announce) -> None:
-        settings = services.settings
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=cast(type[asyncio.Protocol], protocol_factory(settings.max_header_bytes, services.observe)),
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=bool(settings.forwarded_allow_ips),
-                forwarded_allow_ips=settings.forwarded_allow_ips,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=int(GRACE_S),
-            )
-        )
+    def __init__(
+        self, app: FastAPI, services: Services, sock: socket.socket, admin: AdminServer | None, announce: Announce
+    ) -> None:
+        super().__init__(_config(app, services, "on"))
         self._services = services
+        self._admin = admin
         self._drain = services.drain
         self._url = base_url(sock)
         self._announce = announce
@@ -137,7 +171,14 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        if self._admin is not None and not self.should_exit:
+            self._admin.begin()
         self._end = asyncio.create_task(self._end_when_told(), name="drain")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._admin is not None:
+            await self._admin.end()
+        await super().shutdown(sockets)
 
     async def main_loop(self) -> None:
         """uvicorn's clock, which also measures how late it runs and says when requests are answered."""
@@ -162,8 +203,9 @@ class Server(uvicorn.Server):
         """What was loaded stays: the collector need not look at it again."""
         gc.collect()
         gc.freeze()
-        _log.info("listening", url=self._url, pid=os.getpid())
-        self._announce(Listening(self._url, self._services))
+        admin_url = None if self._admin is None else self._admin.url
+        _log.info("listening", url=self._url, admin_url=admin_url, pid=os.getpid())
+        self._announce(Listening(self._url, admin_url, self._services))
 
     def _on_stop(self) -> None:
         if not self._drain.draining:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,7 +11,6 @@ from pydantic.json_schema import models_json_schema
 
 from forebay.api import schemas
 from forebay.api.answer_schemas import AnswerBody
-from forebay.api.openapi_rules import refine
 
 BODIES = (
     schemas.ChatRequest,
@@ -56,8 +56,15 @@ def documented(body: type[schemas.Body], answer: type[AnswerBody], description: 
     }
 
 
-def describe_app(app: FastAPI) -> dict[str, Any]:
-    """The app's OpenAPI document: its routes, their bodies, the error every route may answer, keys but for probes."""
+def describe_app(
+    app: FastAPI,
+    bodies: Sequence[type[schemas.Body]],
+    rules: Callable[[dict[str, Any]], None] = lambda definitions: None,
+) -> dict[str, Any]:
+    """The app's OpenAPI document: its routes, their bodies, the error every route may answer, keys but for probes.
+
+    `rules` writes into the bodies' definitions what code checks after the schema.
+    """
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,
@@ -66,8 +73,8 @@ def describe_app(app: FastAPI) -> dict[str, Any]:
             description=app.description,
             servers=[{"url": app.root_path}] if app.root_path else None,
         )
-        _, definitions = models_json_schema([(body, "validation") for body in BODIES], ref_template=REF)
-        refine(definitions["$defs"], app.state.services.settings)
+        _, definitions = models_json_schema([(body, "validation") for body in bodies], ref_template=REF)
+        rules(definitions["$defs"])
         components = document.setdefault("components", {})
         for unused in ("HTTPValidationError", "ValidationError"):  # FastAPI's 422, which no route answers
             components["schemas"].pop(unused, None)

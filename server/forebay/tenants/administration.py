@@ -16,16 +16,21 @@ from forebay.tenants.audit import now_ms, write_audit
 from forebay.tenants.authority import Administrator
 from forebay.tenants.key_format import digest_of, new_id, new_key
 from forebay.tenants.key_store import get_key, get_tenant, put_key, put_tenant
-from forebay.tenants.keys import Key, KeyFields, Secret, Tenant
+from forebay.tenants.keys import TENANT_NAME, Key, KeyFields, Secret, Tenant
+from forebay.tenants.roles import SCOPES_OF
 from forebay.types import Policy
 
 MAX_SECRETS = 8
 """A key that is rotated ever again within the grace period has no more that still work."""
 
 
-def create_key(connection: sqlite3.Connection, admin: Administrator, tenant: str, fields: KeyFields) -> tuple[Key, str]:
-    """The new key and its secret, which is nowhere else."""
+def create_key(
+    connection: sqlite3.Connection, admin: Administrator, tenant: str, changes: Mapping[str, Any]
+) -> tuple[Key, str]:
+    """The new key and its secret, which is nowhere else. `changes`: what differs from the defaults of `KeyFields`."""
     admin.check_tenant(tenant)
+    _check_name(tenant)
+    fields = _checked(KeyFields().with_changes(changes))
     admin.check_grant(fields, get_tenant(connection, tenant).policy)
     now = now_ms()
     key_id = new_id()
@@ -44,11 +49,10 @@ def find_key(connection: sqlite3.Connection, admin: Administrator, key_id: str) 
 
 
 def change_key(connection: sqlite3.Connection, admin: Administrator, key_id: str, changes: Mapping[str, Any]) -> Key:
-    """`changes`: some of the fields of `KeyFields`, and in `policy` some of those of `Policy`."""
+    """`changes` are those of `KeyFields.with_changes`."""
     key = _live(find_key(connection, admin, key_id))
     admin.check_over(key)
-    policy = replace(key.fields.policy, **changes.get("policy", {}))
-    fields = replace(key.fields, **{**changes, "policy": policy})
+    fields = _checked(key.fields.with_changes(changes))
     admin.check_grant(fields, get_tenant(connection, key.tenant).policy)
     key = _put(connection, replace(key, fields=fields))
     write_audit(connection, admin.name, admin.via, "key.change", key.tenant, key.id, changes)
@@ -85,11 +89,28 @@ def revoke_key(connection: sqlite3.Connection, admin: Administrator, key_id: str
 def set_tenant(connection: sqlite3.Connection, admin: Administrator, name: str, policy: Policy) -> Tenant:
     """Replaces the limits and budgets that hold for all keys of the tenant together."""
     admin.check_owner()
+    _check_name(name)
     before = get_tenant(connection, name)
     tenant = Tenant(name, policy, updated_at=max(now_ms(), before.updated_at + 1))
     put_tenant(connection, tenant)
     write_audit(connection, admin.name, admin.via, "tenant.set", name, name, asdict(policy))
     return tenant
+
+
+def _checked(fields: KeyFields) -> KeyFields:
+    if beyond := set(fields.scopes) - SCOPES_OF[fields.role]:
+        raise InvalidRequest(f"A key with the role {fields.role} has no scope `{min(beyond)}`.", param="scopes")
+    if fields.expires_at is not None and fields.expires_at <= now_ms():
+        raise InvalidRequest("`expires_at` must be in the future.", param="expires_at")
+    return fields
+
+
+def _check_name(tenant: str) -> None:
+    if not TENANT_NAME.fullmatch(tenant):
+        raise InvalidRequest(
+            "A tenant's name is 1 to 64 letters, digits, dots, dashes and underscores, the first a letter or digit.",
+            param="tenant",
+        )
 
 
 def _live(key: Key) -> Key:

@@ -38,8 +38,18 @@ class KeyWatch:
         self._task = asyncio.create_task(self._watch(), name="keys")
 
     async def refresh(self) -> None:
-        """Brings in now what was committed before; after a change that this process has made itself."""
-        self._apply(await (await self._threads.begin(self._read)))
+        """Brings in now what was committed before. Never raises: where the file cannot be read, what was last read
+        stays in force, and it is tried again."""
+        try:
+            self._apply(await (await self._threads.begin(self._read)))
+        except (sqlite3.Error, OSError) as exc:
+            if not self._failing:
+                log.error("keys_unreadable", exc_info=exc)
+            self._failing = True
+        else:
+            if self._failing:
+                log.info("keys_readable")
+            self._failing = False
 
     async def close(self) -> None:
         if self._task is not None:
@@ -51,17 +61,7 @@ class KeyWatch:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            try:
-                await self.refresh()
-            except (sqlite3.Error, OSError) as exc:
-                # What was last read stays in force; one line when it begins, one when it ends.
-                if not self._failing:
-                    log.error("keys_unreadable", exc_info=exc)
-                self._failing = True
-            else:
-                if self._failing:
-                    log.info("keys_readable")
-                self._failing = False
+            await self.refresh()
 
     def _read(self) -> Changes | None:
         """In the thread; None where nothing has changed."""

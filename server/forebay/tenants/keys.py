@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -33,6 +34,11 @@ class KeyFields:
     strict: bool | None = None
     gateway: bool = False
     expires_at: int | None = None
+
+    def with_changes(self, changes: Mapping[str, Any]) -> KeyFields:
+        """`changes`: some of these fields, and in `policy` some of those of `Policy`."""
+        policy = replace(self.policy, **changes.get("policy", {}))
+        return replace(self, **{**changes, "policy": policy})
 
     def to_json(self) -> str:
         return orjson.dumps(self, option=orjson.OPT_SORT_KEYS).decode()
