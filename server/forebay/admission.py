@@ -1,4 +1,4 @@
-"""The bounded queue in front of the engine: who waits, and who is told to come back."""
+"""The bounded queue in front of the engine: who may wait, and who is told to come back."""
 
 from __future__ import annotations
 
@@ -6,50 +6,90 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from forebay.errors import Overloaded
+from forebay.errors import Overloaded, RateLimited
+from forebay.types import Caller
 
 RATE_WINDOW = 64
 MIN_RETRY_S, MAX_RETRY_S = 1.0, 60.0
+
+FREE_FACTOR = 8
+"""A key may hold eight times what is free of the queue: alone it gets eight ninths, two keys get eight seventeenths
+each, and something is always left for the next (dynamic thresholds: Choudhury and Hahne, IEEE/ACM Transactions on
+Networking 6(2), 1998)."""
+
+Owner = tuple[str, str | None]
+"""A tenant and a key of its; None: the tenant itself."""
+
+
+@dataclass(slots=True)
+class Holding:
+    """Somebody's sequences between the door and their last token, and prompt tokens that wait.
+
+    `num_started`: of the sequences, those whose prompt has been computed.
+    """
+
+    num_in_flight: int = 0
+    num_started: int = 0
+    num_waiting_tokens: int = 0
 
 
 class Ticket:
     """A place for `num_sequences` sequences, from before their prompts are read to their last token."""
 
-    __slots__ = ("_admission", "_num_sequences", "_open", "_served", "_waiting_tokens")
+    __slots__ = ("_admission", "_caller", "_holdings", "_num_sequences", "_num_started", "_open", "_waiting_tokens")
 
-    def __init__(self, admission: Admission, num_sequences: int) -> None:
+    def __init__(
+        self, admission: Admission, caller: Caller | None, holdings: Sequence[Holding], num_sequences: int
+    ) -> None:
+        """`holdings`: what it counts in."""
         self._admission = admission
+        self._caller = caller
+        self._holdings = holdings
         self._num_sequences = num_sequences
+        self._num_started = 0
         self._waiting_tokens: list[int] = []
-        self._served = False
         self._open = True
+        for holding in holdings:
+            holding.num_in_flight += num_sequences
 
     def wait(self, num_prompt_tokens: Sequence[int]) -> None:
-        """The prompts are known, and wait for the engine. Raises `Overloaded`."""
-        self._admission.add_tokens(sum(num_prompt_tokens))
+        """The prompts are known, and wait for the engine. Raises `Overloaded` or `RateLimited`."""
+        num_tokens = sum(num_prompt_tokens)
+        self._admission.check_tokens(self._caller, num_tokens)
         self._waiting_tokens = list(num_prompt_tokens)
+        for holding in self._holdings:
+            holding.num_waiting_tokens += num_tokens
 
     def started(self, prompt: int) -> None:
-        """The prompt of this number has been computed, so it no longer counts as waiting. Idempotent."""
-        self._served = True
-        self._admission.num_waiting_tokens -= self._waiting_tokens[prompt]
+        """The prompt of this number has been computed, so it no longer waits. Called once for each."""
+        num_sequences = self._num_sequences // len(self._waiting_tokens)
+        self._num_started += num_sequences
+        for holding in self._holdings:
+            holding.num_started += num_sequences
+            holding.num_waiting_tokens -= self._waiting_tokens[prompt]
         self._waiting_tokens[prompt] = 0
 
     def close(self) -> None:
         """Gives the place back. Idempotent."""
         if self._open:
             self._open = False
-            self._admission.num_waiting_tokens -= sum(self._waiting_tokens)
-            self._admission.leave(self._num_sequences, served=self._served)
+            num_tokens = sum(self._waiting_tokens)
+            for holding in self._holdings:
+                holding.num_in_flight -= self._num_sequences
+                holding.num_started -= self._num_started
+                holding.num_waiting_tokens -= num_tokens
+            self._admission.left(self._caller, self._num_sequences, served=self._num_started > 0)
 
 
 class Admission:
     """Counts sequences between the door and their last token.
 
     The engine steps `num_slots()` sequences together; what is beyond waits, at most `max_queued` sequences and
-    `max_queued_tokens` prompt tokens. A refusal says when to come back, from the rate at which sequences finish. What
-    is larger than the whole queue is let in when nobody waits. `unit` is what clients are told that a sequence is.
+    `max_queued_tokens` prompt tokens, of which a key, and a tenant, may hold the share that its policy names. What is
+    larger than the whole queue, or share, is let in when nothing waits there. A refusal says when to come back, from
+    the rate at which sequences finish. `unit` is what clients are told that a sequence is.
     """
 
     def __init__(
@@ -60,47 +100,104 @@ class Admission:
         self._max_queued = max_queued
         self._max_queued_tokens = max_queued_tokens
         self._finished: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
-        self.num_in_flight = 0
-        self.num_waiting_tokens = 0
+        self._everyone = Holding()
+        self._holdings: dict[Owner, Holding] = {}
 
     @property
     def num_waiting(self) -> int:
-        return max(0, self.num_in_flight - self._num_slots())
+        return max(0, self._everyone.num_in_flight - self._num_slots())
 
-    def enter(self, num_sequences: int) -> Ticket:
-        """Takes a place or raises `Overloaded`."""
+    def enter(self, num_sequences: int, caller: Caller | None = None) -> Ticket:
+        """Takes a place. Raises `Overloaded` where the queue is full, `RateLimited` where the caller's share is."""
         if not self.num_waiting:
             self._finished.clear()  # an engine that keeps up finishes as fast as it is asked, and no faster
-        excess = self.num_in_flight + min(num_sequences, self._max_queued) - self._num_slots() - self._max_queued
-        if excess > 0:
+        num_slots, everyone = self._num_slots(), self._everyone
+        if excess := _excess(everyone.num_in_flight - num_slots, num_sequences, self._max_queued):
             raise Overloaded(
                 f"The queue is full: {self.num_waiting} {self._unit} are waiting; this request has {num_sequences}, "
                 f"and {self._max_queued} may wait.",
                 retry_after_s=self._seconds_until(excess),
             )
-        self.num_in_flight += num_sequences
-        return Ticket(self, num_sequences)
+        if caller is None:
+            return Ticket(self, None, (everyone,), num_sequences)
+        num_free = max(0, num_slots - everyone.num_started)
+        self._check_shares(
+            caller,
+            lambda holding: holding.num_in_flight - holding.num_started - num_free,
+            num_sequences,
+            used=self.num_waiting,
+            capacity=self._max_queued,
+            unit=self._unit,
+        )
+        holdings = [self._holdings.setdefault(owner, Holding()) for owner in _owners(caller)]
+        return Ticket(self, caller, (everyone, *holdings), num_sequences)
 
-    def add_tokens(self, num_tokens: int) -> None:
-        """Counts a prompt as waiting or raises `Overloaded`."""
-        if self.num_waiting_tokens and self.num_waiting_tokens + num_tokens > self._max_queued_tokens:
+    def check_tokens(self, caller: Caller | None, num_tokens: int) -> None:
+        """Raises `Overloaded` or `RateLimited` where a prompt may not wait."""
+        used, capacity, unit = self._everyone.num_waiting_tokens, self._max_queued_tokens, "prompt tokens"
+        if _excess(used, num_tokens, capacity):
             raise Overloaded(
-                f"The queue is full: {self.num_waiting_tokens} prompt tokens are waiting; this request has "
-                f"{num_tokens}, and {self._max_queued_tokens} may wait.",
+                f"The queue is full: {used} {unit} are waiting; this request has {num_tokens}, and {capacity} may wait.",
                 retry_after_s=self._seconds_until(1),
             )
-        self.num_waiting_tokens += num_tokens
+        if caller is not None:
+            self._check_shares(
+                caller, lambda holding: holding.num_waiting_tokens, num_tokens, used=used, capacity=capacity, unit=unit
+            )
 
-    def leave(self, num_sequences: int, *, served: bool) -> None:
+    def left(self, caller: Caller | None, num_sequences: int, *, served: bool) -> None:
         """`served`: the engine worked for them, so they tell how fast it is."""
-        self.num_in_flight -= num_sequences
         if served:
             self._finished.append((time.monotonic(), num_sequences))
+        if caller is not None:
+            for owner in _owners(caller):
+                if not self._holdings[owner].num_in_flight:
+                    del self._holdings[owner]
 
-    def _seconds_until(self, num_leaving: int) -> float:
-        """Seconds until so many sequences will have left, at the rate of the last ones that did."""
+    def _check_shares(
+        self,
+        caller: Caller,
+        held: Callable[[Holding], int],
+        amount: int,
+        *,
+        used: int,
+        capacity: int,
+        unit: str,
+    ) -> None:
+        key, tenant = (self._holdings.get(owner) or Holding() for owner in _owners(caller))
+        for name, holding, policy in (("key", key, caller.key_policy), ("tenant", tenant, caller.tenant_policy)):
+            if policy.queue_share is None:
+                continue
+            most = max(1, int(policy.queue_share * capacity))
+            if excess := _excess(held(holding), amount, most):
+                raise RateLimited(
+                    f"This {name}'s share of the queue is full: {max(0, held(holding))} of its {unit} are waiting; this "
+                    f"request has {amount}, and {most} may wait.",
+                    retry_after_s=self._seconds_until(excess if unit == self._unit else 1, holding),
+                )
+        if held(key) >= FREE_FACTOR * (capacity - used):
+            raise Overloaded(
+                f"The queue is almost full: {used} {unit} are waiting, {held(key)} of them this key's, and what is left "
+                "is for others.",
+                retry_after_s=self._seconds_until(1, key),
+            )
+
+    def _seconds_until(self, num_leaving: int, holding: Holding | None = None) -> float:
+        """Seconds until so many sequences will have left, at the rate of the last ones that did, of which the holder's
+        are as many as it has running."""
         if len(self._finished) < 2:
             return MIN_RETRY_S
         (began, before), *_ = self._finished
         rate = (sum(count for _, count in self._finished) - before) / max(time.monotonic() - began, 1e-3)
+        if holding is not None:
+            rate *= max(1, holding.num_started) / max(1, self._everyone.num_started)
         return min(MAX_RETRY_S, max(MIN_RETRY_S, math.ceil(num_leaving / rate)))
+
+
+def _owners(caller: Caller) -> tuple[Owner, Owner]:
+    return (caller.tenant, caller.key_id), (caller.tenant, None)
+
+
+def _excess(held: int, amount: int, most: int) -> int:
+    """How much has to leave before `amount` may come; what is larger than all there may be counts as all of it."""
+    return max(0, held + min(amount, most) - most)

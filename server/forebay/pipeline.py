@@ -18,12 +18,13 @@ from forebay.drain import Drain
 from forebay.engines.base import Engine, EngineInfo
 from forebay.engines.host import EngineHost
 from forebay.errors import ApiError, RequestTimeout, ShuttingDown
-from forebay.failpoints import failpoint
 from forebay.ledger.account import Account, EngineUse, Outcome
 from forebay.ledger.ledger import NOTHING, Ledger
 from forebay.merge import merge
 from forebay.observe.record import RequestRecord
-from forebay.types import Caller, CountedDeltas, Delta, Deltas, GenerationRequest, Usage
+from forebay.queued import QueuedDeltas
+from forebay.tenants.fairness import FairQueue
+from forebay.types import Caller, Delta, Deltas, GenerationRequest, Usage
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ class Pipeline:
         host: EngineHost,
         admission: Admission,
         reading: Admission,
+        queue: FairQueue,
         drain: Drain,
         ledger: Ledger,
         *,
@@ -55,6 +57,7 @@ class Pipeline:
         self._host = host
         self._admission = admission
         self._reading = reading
+        self._queue = queue
         self._drain = drain
         self._ledger = ledger
         self._secret = secret
@@ -72,19 +75,21 @@ class Pipeline:
         The place is taken first: loading and reading are work that waits, too. Raises `Overloaded`, `ShuttingDown`,
         `EngineUnavailable`, `RequestTimeout` and what `prepare` raises. The result must be closed.
         """
-        ticket = self._enter(self._admission, num_sequences)
+        ticket = self._enter(self._admission, num_sequences, caller)
         account: Account | None = None
-        sources: list[CountedDeltas] = []
+        sources: list[QueuedDeltas] = []
         try:
             async with self.in_time(record):
                 engine = await self._host.engine()
                 work = await prepare(engine)
+                for request in work.requests:
+                    engine.check(request)
                 ticket.wait([len(request.prompt.token_ids) for request in work.requests])
                 account = await self._reserve(caller, record, work)
             salt = self._cache_salt(caller)
             for request in work.requests:
-                sources.append(engine.generate(replace(request, cache_salt=salt)))  # noqa: PERF401 - one may raise
-            failpoint("dispatched")
+                turn = self._queue.join(caller, request.num_choices, len(request.prompt.token_ids))
+                sources.append(QueuedDeltas(engine, replace(request, cache_salt=salt), turn))
         except BaseException:
             ticket.close()
             for source in sources:
@@ -137,10 +142,10 @@ class Pipeline:
                 raise ShuttingDown("The server shut down before the answer was complete.", retry_after_s=1) from None
             raise RequestTimeout(f"The request took longer than {self._request_timeout_s:g} s.") from None
 
-    def _enter(self, admission: Admission, num_sequences: int) -> Ticket:
+    def _enter(self, admission: Admission, num_sequences: int, caller: Caller | None = None) -> Ticket:
         if self._drain.draining:
             raise ShuttingDown("The server is shutting down.", retry_after_s=1)
-        return admission.enter(num_sequences)
+        return admission.enter(num_sequences, caller)
 
     def _cache_salt(self, caller: Caller) -> str:
         """Tenants share no prefix cache, so none can time another's prompts (CVE-2025-46570)."""
@@ -157,7 +162,7 @@ class Generation:
     def __init__(
         self,
         deltas: Deltas,
-        sources: Sequence[CountedDeltas],
+        sources: Sequence[QueuedDeltas],
         requests: Sequence[GenerationRequest],
         info: EngineInfo,
         ticket: Ticket,
@@ -260,9 +265,10 @@ class Generation:
         record = self._record
         if record.queue_s is None or record.prefill_s is None or record.decode_s is None:
             # No choice has ended, so the engine has told no times.
-            now = time.perf_counter()
+            now, queue_s = time.perf_counter(), min(source.queue_s for source in self._sources)
             first = record.first_token or now
-            record.queue_s, record.prefill_s, record.decode_s = 0.0, first - self._begun, now - first
+            prefill_s = max(0.0, first - self._begun - queue_s)
+            record.queue_s, record.prefill_s, record.decode_s = queue_s, prefill_s, now - first
         record.usage = billed
         record.uncharged_tokens = generated.total_tokens - billed.total_tokens
         self._account.settle(

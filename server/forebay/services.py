@@ -31,6 +31,7 @@ from forebay.stores.database import Database
 from forebay.stores.secret import read_or_create_secret
 from forebay.tenants.directory import Directory
 from forebay.tenants.key_watch import KeyWatch
+from forebay.tenants.fairness import FairQueue
 
 CLOSE_S = 8.0
 FORCED_CLOSE_S = 0.5
@@ -125,6 +126,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     )
     secret = settings.secret.get_secret_value().encode() if settings.secret else read_or_create_secret(folder)
     prices = None if settings.prices_file is None else read_prices(settings.prices_file)
+    queue = FairQueue(num_slots=num_slots, num_kept=settings.kept_free_slots, num_open=host.num_sequences)
     lease_s = settings.request_timeout_s + LEASE_MARGIN_S
     database = Database(folder)
     ledger = Ledger(
@@ -136,7 +138,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         keep_months=settings.ledger_keep_months,
     )
     pipeline = Pipeline(
-        host, admission, reading, drain, ledger, secret=secret, request_timeout_s=settings.request_timeout_s
+        host, admission, reading, queue, drain, ledger, secret=secret, request_timeout_s=settings.request_timeout_s
     )
     models = ModelNames.of(
         settings.served_model_names, "scripted" if choice.engine == "scripted" else model_name(settings)
@@ -154,6 +156,6 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         ledger=ledger,
         pipeline=pipeline,
         family_of=FamilyOf(settings.reasoning_family),
-        metrics=Metrics(host, drain, monitor),
-        stats=Stats(host, drain, monitor),
+        metrics=Metrics(host, queue, drain, monitor),
+        stats=Stats(host, queue, drain, monitor),
     )

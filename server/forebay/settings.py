@@ -163,6 +163,12 @@ class Settings(BaseSettings):
     max_prompts: int = Field(128, gt=0, description="Most prompts in one completions request.")
     max_queued_requests: int = Field(256, gt=0, description="Sequences that may wait for the engine before 503.")
     max_queued_tokens: int = Field(262_144, gt=0, description="Prompt tokens that may wait for the engine before 503.")
+    kept_free_slots: int | None = Field(
+        None,
+        ge=0,
+        description="Engine slots that a key may take only while it runs fewer than that itself, so that a newcomer starts "
+        "at once; unset: a sixteenth of the slots, at most 8.",
+    )
     request_timeout_s: float = Field(600.0, gt=0, description="Longest life of a request.")
     render_timeout_s: float = Field(5.0, gt=0, description="Longest rendering of a chat template.")
     drain_timeout_s: float = Field(30.0, gt=0, description="How long streams may go on after SIGTERM.")

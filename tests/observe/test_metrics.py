@@ -146,8 +146,12 @@ async def test_the_engine_is_read_on_the_event_loop() -> None:
             threads.add(threading.get_ident())
             return EngineLoad(3, 2, 0.5, 10, 20)
 
-    text = (await Metrics(Engine(), Drain(), SystemMonitor()).render()).decode()
+    class Queue:
+        num_waiting = 4
+
+    text = (await Metrics(Engine(), Queue(), Drain(), SystemMonitor()).render()).decode()
     assert "forebay_engine_running_sequences 3.0\n" in text
+    assert "forebay_engine_waiting_sequences 6.0\n" in text
     assert threads == {threading.get_ident()}
 
 

@@ -89,6 +89,9 @@ class Engine(Protocol):
     def token_strings(self, token_ids: list[int]) -> list[str]:
         """The text of each token by itself, for `return_token_strs`; a part of a character shows as U+FFFD."""
 
+    def check(self, request: GenerationRequest) -> None:
+        """Raises what `generate` raises for what the client sent, before anybody has waited for it."""
+
     def generate(self, request: GenerationRequest) -> CountedDeltas:
         """Deltas of all choices, interleaved; ends after every choice has finished.
 

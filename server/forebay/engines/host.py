@@ -111,6 +111,11 @@ class EngineHost:
         """The engine's load; all zeros when none is ready."""
         return NOTHING_LOADED if self.state != "ready" or self._engine is None else self._engine.load()
 
+    def num_sequences(self) -> int:
+        """Those that the engine has, running or waiting."""
+        load = self.load()
+        return load.running + load.waiting
+
     async def close(self, timeout_s: float) -> None:
         """Ends loading, watching and the engine, which gets `timeout_s`; idempotent."""
         self.state = "closed"

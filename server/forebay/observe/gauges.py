@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from forebay import __version__
-from forebay.observe.sources import DrainSource, EngineSource
+from forebay.observe.sources import DrainSource, EngineSource, QueueSource
 from forebay.observe.system import SystemSample
 
 ENGINE_STATES = ("unloaded", "loading", "ready", "restarting", "failed", "closed")
 
 
-def engine_families(host: EngineSource) -> Iterator[Metric]:
+def engine_families(host: EngineSource, queue: QueueSource) -> Iterator[Metric]:
     """The engine's counters start again at zero with a restarted engine, as Prometheus expects of a restart."""
     info, load = host.info, host.load()
     build = GaugeMetricFamily("forebay_build_info", "What runs; always 1.", labels=("version", "engine", "model"))
@@ -31,7 +31,9 @@ def engine_families(host: EngineSource) -> Iterator[Metric]:
     yield CounterMetricFamily("forebay_engine_restarts", "Dead engines that were replaced.", value=host.num_restarts)
     yield GaugeMetricFamily("forebay_engine_running_sequences", "Sequences being stepped.", value=load.running)
     yield GaugeMetricFamily(
-        "forebay_engine_waiting_sequences", "Sequences waiting for their first step.", value=load.waiting
+        "forebay_engine_waiting_sequences",
+        "Sequences waiting for their first step, in our queue or the engine's.",
+        value=queue.num_waiting + load.waiting,
     )
     yield GaugeMetricFamily("forebay_engine_kv_cache_use_ratio", "Used share of KV memory, 0..1.", value=load.kv_use)
     yield CounterMetricFamily("forebay_engine_prompt_tokens", "Prompt tokens computed.", value=load.num_prompt_tokens)

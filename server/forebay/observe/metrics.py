@@ -19,15 +19,16 @@ from prometheus_client.registry import Collector
 from forebay.observe.gauges import drain_families, engine_families, system_families
 from forebay.observe.histogram import LAG_BOUNDS_S, LATENCY_BOUNDS_S, PER_TOKEN_BOUNDS_S, Histogram
 from forebay.observe.record import RequestRecord
-from forebay.observe.sources import DrainSource, EngineSource
+from forebay.observe.sources import DrainSource, EngineSource, QueueSource
 from forebay.observe.system import SystemMonitor
 
 
 class Metrics:
     """Counts finished requests; reads engine, drain, process and GPUs when scraped."""
 
-    def __init__(self, host: EngineSource, drain: DrainSource, monitor: SystemMonitor) -> None:
+    def __init__(self, host: EngineSource, queue: QueueSource, drain: DrainSource, monitor: SystemMonitor) -> None:
         self._host = host
+        self._queue = queue
         self._drain = drain
         self._monitor = monitor
         self._requests: Counter[tuple[str, str, str]] = Counter()
@@ -36,7 +37,7 @@ class Metrics:
         self._durations: dict[str, Histogram] = {}
         self._ttft = Histogram(LATENCY_BOUNDS_S)
         self._tpot = Histogram(PER_TOKEN_BOUNDS_S)
-        self._queue = Histogram(LATENCY_BOUNDS_S)
+        self._queued = Histogram(LATENCY_BOUNDS_S)
         self._abort = Histogram(LATENCY_BOUNDS_S)
         self._lag = Histogram(LAG_BOUNDS_S)
 
@@ -56,7 +57,7 @@ class Metrics:
         if (tpot_s := record.tpot_s) is not None:
             self._tpot.observe(tpot_s)
         if record.queue_s is not None:
-            self._queue.observe(record.queue_s)
+            self._queued.observe(record.queue_s)
         if (abort_s := record.abort_s) is not None:
             self._abort.observe(abort_s)
         if (duration_s := record.duration_s) is not None:
@@ -71,7 +72,7 @@ class Metrics:
 
     async def render(self) -> bytes:
         """The text format: ours, then what the engine's own library registered, if it runs and has any."""
-        read = [*engine_families(self._host), *drain_families(self._drain)]
+        read = [*engine_families(self._host, self._queue), *drain_families(self._drain)]
         ours = await asyncio.to_thread(self._write, read)
         engine_metrics = getattr(self._host.current, "engine_metrics", None)
         if engine_metrics is None:
@@ -109,7 +110,7 @@ class Metrics:
         for name, help_text, histogram in (
             ("time_to_first_token", "From a request's head to its first token.", self._ttft),
             ("time_per_output_token", "Mean of a request's tokens after the first.", self._tpot),
-            ("queue", "Waiting in the engine before the first step.", self._queue),
+            ("queue", "Waiting before the first step, in our queue and the engine's.", self._queued),
             ("client_abort", "From noticing that a client left to telling the engine.", self._abort),
             ("event_loop_lag", "How late the event loop runs what is due.", self._lag),
         ):

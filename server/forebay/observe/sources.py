@@ -57,6 +57,13 @@ class EngineSource(Protocol):
     def load(self) -> LoadSource: ...
 
 
+class QueueSource(Protocol):
+    """See `forebay.tenants.fairness.FairQueue`."""
+
+    @property
+    def num_waiting(self) -> int: ...
+
+
 class DrainSource(Protocol):
     """See `forebay.drain.Drain`."""
 

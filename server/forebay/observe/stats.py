@@ -10,7 +10,7 @@ from typing import Any
 
 from forebay import __version__
 from forebay.observe.record import PROBES, SCRAPES, RequestRecord
-from forebay.observe.sources import DrainSource, EngineSource
+from forebay.observe.sources import DrainSource, EngineSource, QueueSource
 from forebay.observe.system import SystemMonitor
 
 WINDOW = 2048
@@ -24,8 +24,9 @@ PERCENTILES = (50, 90, 95, 99)
 class Stats:
     """Fed with every finished request; `tick` about once a second, for the rates."""
 
-    def __init__(self, host: EngineSource, drain: DrainSource, monitor: SystemMonitor) -> None:
+    def __init__(self, host: EngineSource, queue: QueueSource, drain: DrainSource, monitor: SystemMonitor) -> None:
         self._host = host
+        self._queue = queue
         self._drain = drain
         self._monitor = monitor
         self._started = time.monotonic()
@@ -87,7 +88,11 @@ class Stats:
                 "generated": {f"last_{window}s": self._generated.over(window) for window in RATE_WINDOWS_S},
                 "prompt": {f"last_{window}s": self._prompt.over(window) for window in RATE_WINDOWS_S},
             },
-            "queue": {"running": load.running, "waiting": load.waiting, "kv_use": round(load.kv_use, 4)},
+            "queue": {
+                "running": load.running,
+                "waiting": self._queue.num_waiting + load.waiting,
+                "kv_use": round(load.kv_use, 4),
+            },
             "draining": self._drain.draining,
             "cpu_percent": system.cpu_percent,
             "memory_bytes": {"server": system.server.rss, "children": system.children.rss},

@@ -8,7 +8,7 @@ import structlog
 
 from forebay.engines.base import EngineHealth, EngineInfo, EngineLoad
 from forebay.engines.mailbox import DeltaMailbox
-from forebay.engines.scripted.directives import read_directives
+from forebay.engines.scripted.directives import Directives, read_directives
 from forebay.engines.scripted.job import Job
 from forebay.engines.scripted.journal import Journal
 from forebay.engines.scripted.loop import StepLoop
@@ -97,17 +97,22 @@ class ScriptedEngine:
         check_token_ids(token_ids, VOCAB_SIZE, "tokens")
         return [token_text(token) for token in token_ids]
 
+    def check(self, request: GenerationRequest) -> None:
+        self._check(request)
+        self._directives(request)
+
     def generate(self, request: GenerationRequest) -> DeltaMailbox:
         self._check(request)
         if self._end is not None or self._loop is None:
             raise EngineUnavailable(self._end or NOT_STARTED)
-        settings = self._settings
-        directives = read_directives(
-            request.metadata, settings.scripted_first_token_ms, settings.scripted_inter_token_ms
-        )
+        directives = self._directives(request)
         job = Job(request, directives, self._model, self._info.max_model_len, on_close=self._loop.abort)
         self._loop.submit(job)
         return job.mailbox
+
+    def _directives(self, request: GenerationRequest) -> Directives:
+        settings = self._settings
+        return read_directives(request.metadata, settings.scripted_first_token_ms, settings.scripted_inter_token_ms)
 
     def _check(self, request: GenerationRequest) -> None:
         prompt, sampling = request.prompt.token_ids, request.sampling

@@ -145,6 +145,9 @@ class TransformersEngine:
         vocabulary = self._started().built.vocabulary
         return [vocabulary.text(token_id) for token_id in token_ids]
 
+    def check(self, request: GenerationRequest) -> None:
+        self._started().sequences.check(request)
+
     def generate(self, request: GenerationRequest) -> DeltaMailbox:
         """Raises InvalidRequest and ContextTooLong for prompts and token ids that the model cannot read."""
         parts = self._started()

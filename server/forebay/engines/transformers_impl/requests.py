@@ -27,9 +27,9 @@ class SequenceFactory:
     def make(self, request: GenerationRequest) -> list[Sequence]:
         """One row for each choice; all but the first wait for its prefill and copy it.
 
-        Raises ContextTooLong, and InvalidRequest for an empty prompt or ids outside the vocabulary.
+        Raises what `check` raises.
         """
-        self._check(request)
+        self.check(request)
         sampling = request.sampling
         stop_ids = frozenset(sampling.stop_token_ids)
         sequences: list[Sequence] = []
@@ -52,7 +52,8 @@ class SequenceFactory:
             sequences.append(sequence)
         return sequences
 
-    def _check(self, request: GenerationRequest) -> None:
+    def check(self, request: GenerationRequest) -> None:
+        """Raises ContextTooLong, and InvalidRequest for an empty prompt or ids outside the vocabulary."""
         prompt, sampling = request.prompt.token_ids, request.sampling
         if not prompt:
             raise InvalidRequest("The prompt is empty.", param="prompt")

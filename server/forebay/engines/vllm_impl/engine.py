@@ -98,6 +98,9 @@ class VllmEngine:
         check_token_ids(token_ids, launched.info.vocab_size, "tokens")
         return [launched.text.vocabulary.text(token_id) for token_id in token_ids]
 
+    def check(self, request: GenerationRequest) -> None:
+        _check_request(request, self.info)
+
     def generate(self, request: GenerationRequest) -> VllmDeltas:
         launched = self._running()
         _check_request(request, launched.info)

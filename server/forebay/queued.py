@@ -1,0 +1,65 @@
+"""One prompt's deltas, for which the engine is asked once their turn has come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from forebay.engines.base import Engine
+from forebay.failpoints import failpoint
+from forebay.tenants.fairness import Turn
+from forebay.types import CountedDeltas, Delta, GenerationRequest
+
+
+class QueuedDeltas:
+    """What `engine.generate(request)` gives, later, and counted against the key's turn.
+
+    The first read waits for the turn. The times of a delta that ends a choice include that wait.
+    """
+
+    def __init__(self, engine: Engine, request: GenerationRequest, turn: Turn) -> None:
+        self._engine = engine
+        self._request = request
+        self._turn = turn
+        self._source: CountedDeltas | None = None
+        self._num_counted = 0
+
+    @property
+    def num_tokens(self) -> int:
+        return 0 if self._source is None else self._source.num_tokens
+
+    @property
+    def queue_s(self) -> float:
+        """Seconds it has waited for its turn."""
+        return self._turn.queue_s
+
+    def __aiter__(self) -> QueuedDeltas:
+        return self
+
+    async def __anext__(self) -> Delta:
+        turn = self._turn
+        source = self._source
+        if source is None:
+            await turn.wait()
+            source = self._source = self._engine.generate(replace(self._request, priority=turn.priority))
+            failpoint("dispatched")
+        delta = await anext(source)
+        self._count()
+        if delta.finish_reason is not None:
+            turn.ended()
+            if (times := delta.times) is not None:
+                delta = replace(delta, times=replace(times, queue_s=times.queue_s + turn.queue_s))
+        return delta
+
+    def _count(self) -> None:
+        """What the engine has generated, read or not."""
+        num_tokens = self.num_tokens
+        self._turn.generated(num_tokens - self._num_counted)
+        self._num_counted = num_tokens
+
+    async def aclose(self) -> None:
+        try:
+            if self._source is not None:
+                await self._source.aclose()
+                self._count()
+        finally:
+            self._turn.leave()
