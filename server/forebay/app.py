@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from forebay import __version__
-from forebay.api import chat, completions, docs, generate, models, ops, tokens
+from forebay.api import chat, completions, docs, generate, models, ops, tokens, usage
 from forebay.api.deps import get_scraper
 from forebay.api.handlers import install_handlers
 from forebay.api.openapi import BODIES, describe_app
@@ -47,7 +47,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     rules = partial(refine, settings=settings)
     app.openapi = lambda: describe_app(app, BODIES, rules)  # type: ignore[method-assign]  # FastAPI's documented way
     install_handlers(app)
-    for module in (chat, completions, models, tokens, generate):
+    for module in (chat, completions, models, tokens, generate, usage):
         app.include_router(module.router)
     app.include_router(docs.router)
     app.include_router(ops.probes)

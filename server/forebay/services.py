@@ -19,6 +19,7 @@ from forebay.exposure import check_exposure
 from forebay.failpoints import arm
 from forebay.ledger.ledger import Ledger
 from forebay.ledger.prices import read_prices
+from forebay.ledger.usage import UsageReader
 from forebay.models import ModelNames
 from forebay.observe.logs import log_request
 from forebay.observe.metrics import Metrics
@@ -30,8 +31,9 @@ from forebay.settings import Settings
 from forebay.stores.database import Database
 from forebay.stores.secret import read_or_create_secret
 from forebay.tenants.directory import Directory
-from forebay.tenants.key_watch import KeyWatch
 from forebay.tenants.fairness import FairQueue
+from forebay.tenants.guard import Guard
+from forebay.tenants.key_watch import KeyWatch
 
 CLOSE_S = 8.0
 FORCED_CLOSE_S = 0.5
@@ -55,7 +57,9 @@ class Services:
     database: Database
     drain: Drain
     host: EngineHost
+    guard: Guard
     ledger: Ledger
+    usage: UsageReader
     pipeline: Pipeline
     family_of: FamilyOf
     metrics: Metrics
@@ -81,6 +85,7 @@ class Services:
     def begin(self) -> None:
         """On the running loop: settles what a crash left open, reads the keys, then loads the engine."""
         self.ledger.begin()
+        self.guard.seed(self.ledger.totals)
         self.key_watch.begin()
         self.host.begin()
 
@@ -124,9 +129,9 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         )
         for unit, slots in (("sequences", num_slots), ("texts", lambda: settings.max_num_seqs))
     )
+    queue = FairQueue(num_slots=num_slots, num_kept=settings.kept_free_slots, num_open=host.num_sequences)
     secret = settings.secret.get_secret_value().encode() if settings.secret else read_or_create_secret(folder)
     prices = None if settings.prices_file is None else read_prices(settings.prices_file)
-    queue = FairQueue(num_slots=num_slots, num_kept=settings.kept_free_slots, num_open=host.num_sequences)
     lease_s = settings.request_timeout_s + LEASE_MARGIN_S
     database = Database(folder)
     ledger = Ledger(
@@ -137,8 +142,17 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         lease_s=lease_s,
         keep_months=settings.ledger_keep_months,
     )
+    guard = Guard()
     pipeline = Pipeline(
-        host, admission, reading, queue, drain, ledger, secret=secret, request_timeout_s=settings.request_timeout_s
+        host,
+        admission,
+        reading,
+        queue,
+        drain,
+        guard,
+        ledger,
+        secret=secret,
+        request_timeout_s=settings.request_timeout_s,
     )
     models = ModelNames.of(
         settings.served_model_names, "scripted" if choice.engine == "scripted" else model_name(settings)
@@ -153,7 +167,9 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         database=database,
         drain=drain,
         host=host,
+        guard=guard,
         ledger=ledger,
+        usage=UsageReader(database),
         pipeline=pipeline,
         family_of=FamilyOf(settings.reasoning_family),
         metrics=Metrics(host, queue, drain, monitor),

@@ -17,6 +17,8 @@ OPERATIONS = {
     ("post", "/v1/completions"),
     ("get", "/v1/models"),
     ("get", "/v1/models/{model_id}"),
+    ("get", "/v1/organization/usage/completions"),
+    ("get", "/v1/organization/costs"),
     ("post", "/tokenize"),
     ("post", "/detokenize"),
     ("post", "/generate"),

@@ -41,6 +41,6 @@ def test_the_document_holds_against_the_server(exposed: ServerProcess, tmp_path:
     )
     report = done.stdout[-20_000:] + done.stderr[-5_000:]
     assert done.returncode == 0, report
-    assert "14/14" in report, report
+    assert "16/16" in report, report
     assert exposed.process is not None
     assert exposed.process.poll() is None

@@ -24,6 +24,9 @@ RULES = (
     r"`continue_final_message`",
     r"it is about `messages`, and there are none|the chat template writes the special tokens",
     r"`messages\[\d+\]\.reasoning` and `messages\[\d+\]\.reasoning_content` differ",
+    r"`end_time` must be later than|`limit` must be a whole number from 1 to (31|168)\b",
+    # what only an answer can give
+    r"`page` is not the `next_page`",
     # metadata is the scripted engine's to read
     r"Metadata forebay_",
     # UTF-8 cannot carry half a character

@@ -64,6 +64,7 @@ ChatCaller = Annotated[Caller, Depends(may("chat"))]
 CompletionsCaller = Annotated[Caller, Depends(may("completions"))]
 TokensCaller = Annotated[Caller, Depends(may("tokens"))]
 ModelsCaller = Annotated[Caller, Depends(may("models"))]
+UsageCaller = Annotated[Caller, Depends(may("usage"))]
 AdminCaller = Annotated[Caller, Depends(may("admin"))]
 
 

@@ -1,0 +1,53 @@
+"""Ledgers with a past that no server of a test's could have had: requests of other days, tenants and prices."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from forebay.ledger.prices import PriceTable
+from forebay.ledger.rows import Entry
+from forebay.ledger.writes import LedgerWrites
+from forebay.stores.secret import read_or_create_secret
+from forebay.stores.sqlite import open_file
+from forebay.tenants.administration import create_key
+from forebay.tenants.authority import Administrator
+
+
+def settled(reserved_at: int, **columns: Any) -> Entry:
+    """A settled request, admitted at `reserved_at` (Unix ms)."""
+    entry = Entry(
+        request_id=secrets.token_hex(16), kind="settle", at=reserved_at + 1000, reserved_at=reserved_at,
+        tenant="default", key_id="anonymous", user_id=None, model="scripted", adapter=None,
+        route="/v1/chat/completions", streamed=False, outcome="complete", finish_reason="stop", prompt_tokens=0,
+        cached_tokens=0, completion_tokens=0, reasoning_tokens=0, cost=0, price_version=None, cache_kind=None,
+        queue_us=0, prefill_us=0, decode_us=0, client_request_id=None, retry_count=0, safety_identifier=None,
+        metadata=None, recovered=False,
+    )  # fmt: skip
+    return entry._replace(**columns)
+
+
+def write_past(folder: Path, requests: Sequence[Entry], prices: Sequence[PriceTable] = ()) -> None:
+    """Reserved and settled, in the order given, as a server would have; no server may use the folder."""
+    writes = LedgerWrites(read_or_create_secret(folder))
+    with closing(open_file(folder)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        for table in prices:
+            connection.execute("INSERT INTO price_tables VALUES (?, ?)", (table.version, table.model_dump_json()))
+        writes.reserve.apply(
+            connection, [entry._replace(kind="reserve", at=entry.reserved_at, outcome="open") for entry in requests]
+        )
+        writes.settle.apply(connection, [(entry, None) for entry in requests])
+        connection.execute("COMMIT")
+
+
+def make_key(folder: Path, tenant: str, **fields: Any) -> tuple[str, str]:
+    """The id and the secret of a new key."""
+    with closing(open_file(folder)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        key, secret = create_key(connection, Administrator.at_console("tests"), tenant, fields)
+        connection.execute("COMMIT")
+    return key.id, secret
