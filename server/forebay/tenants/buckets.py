@@ -46,18 +46,10 @@ class Bucket:
 
     def wait(self, amount: int) -> int:
         """Milliseconds until so much is there beyond what is promised; 0: it is."""
-        if self.level >= 0:
-            missing = amount - self.level
-        elif (missing := amount - self.free) > 0:
-            missing -= self.level
-        return -(-missing // self.rate) if missing > 0 else 0
+        return 0 if amount <= self.available else -((self.level - amount) // self.rate)
 
     def book(self, amount: int) -> None:
         """Sets so much aside, out of refill to come where there is too little."""
-        if self.level < 0:
-            there = min(self.free, amount)
-            self.free -= there
-            amount -= there
         self.level -= amount
 
     def give(self, amount: int) -> None:

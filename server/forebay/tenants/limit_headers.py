@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from forebay.tenants.buckets import UNIT, Bucket
-from forebay.tenants.limits import Limits
+from forebay.tenants.buckets import UNIT
+
+Left = tuple[int, int]
+"""A rate per minute, and what is left of it in `UNIT`s."""
+
+BucketsLeft = tuple[Left | None, Left | None]
+"""Of requests and of tokens; None: not limited."""
 
 
-def limit_headers(limits: Iterable[Limits]) -> dict[str, str]:
+def limit_headers(parties: Sequence[BucketsLeft]) -> dict[str, str]:
     """Of the tightest of each kind; nothing where nothing is limited."""
-    limits = tuple(limits)
     headers: dict[str, str] = {}
-    _add(headers, "requests", [one.requests for one in limits if one.requests is not None])
-    _add(headers, "tokens", [one.tokens for one in limits if one.tokens is not None])
+    for name, lefts in (("requests", [one[0] for one in parties]), ("tokens", [one[1] for one in parties])):
+        limited = [left for left in lefts if left is not None]
+        if limited:
+            rate, left = min(limited, key=_amount)
+            headers[f"x-ratelimit-limit-{name}"] = str(rate)
+            headers[f"x-ratelimit-remaining-{name}"] = str(left // UNIT)
+            headers[f"x-ratelimit-reset-{name}"] = duration((rate * UNIT - left) // rate)
     return headers
 
 
-def _add(headers: dict[str, str], name: str, buckets: list[Bucket]) -> None:
-    if buckets:
-        tightest = min(buckets, key=_left)
-        left = _left(tightest)
-        add_headers(headers, name, tightest.rate, left // UNIT, (tightest.rate * UNIT - left) // tightest.rate)
-
-
-def _left(bucket: Bucket) -> int:
-    return max(bucket.available, 0)
-
-
-def add_headers(headers: dict[str, str], name: str, limit: int, remaining: int, full_in_ms: int) -> None:
-    headers[f"x-ratelimit-limit-{name}"] = str(limit)
-    headers[f"x-ratelimit-remaining-{name}"] = str(remaining)
-    headers[f"x-ratelimit-reset-{name}"] = duration(full_in_ms)
+def _amount(left: Left) -> int:
+    return left[1]
 
 
 def duration(ms: int) -> str:
@@ -41,7 +37,7 @@ def duration(ms: int) -> str:
     seconds, ms = divmod(ms, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
-    text = f"{seconds}.{ms:03}".rstrip("0").rstrip(".") + "s"
+    text = (f"{seconds}.{ms:03}".rstrip("0").rstrip(".") if ms else str(seconds)) + "s"
     if hours:
         return f"{hours}h{minutes}m{text}"
     return f"{minutes}m{text}" if minutes else text

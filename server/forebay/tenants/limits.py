@@ -18,80 +18,87 @@ LimitName = Literal["requests", "tokens", "concurrency"]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One request before its limits. `whose` tells a client that comes back as told from others.
-
-    `tokens` is what it may come to, None where its text was not read yet: limits on tokens are then left for later.
-    """
-
-    whose: Hashable
-    now: int
-    tokens: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class Refusal:
-    """`wait_ms`: from now, when it is to come back."""
+    """`wait_ms`: from now, when it is to come back. `only_a_place`: nothing but concurrency refuses."""
 
     limit: LimitName
     wait_ms: int
+    only_a_place: bool
 
 
 class Limits:
-    """What is left now. `refusal` first, then either `take` or, where some limit refuses, `promise`."""
+    """What is left now. `refusal` first, then one of `take`, `promise` and `keep`. Times are in milliseconds.
 
-    __slots__ = ("_found", "in_flight", "mean_ms", "promises", "requests", "tokens")
+    `whose` tells a client that comes back as told from others. `tokens` is what a request may come to, None where its
+    text was not read yet: limits on tokens are then left for later.
+    """
+
+    __slots__ = ("_found", "_mean_ms", "_starts", "in_flight", "promises", "requests", "tokens")
 
     def __init__(self) -> None:
         self.requests: Bucket | None = None
         self.tokens: Bucket | None = None
         self.in_flight = 0
-        self.mean_ms = UNKNOWN_DURATION_MS
-        """How long requests last, the recent ones counting most."""
         self.promises = Promises()
+        self._starts = 0
+        self._mean_ms = UNKNOWN_DURATION_MS
         self._found: Promise | None = None
 
-    def refusal(self, policy: Policy, ask: Ask) -> Refusal | None:
+    def enter(self, now: int) -> None:
+        self.in_flight += 1
+        self._starts += now
+
+    def leave(self, began: int, now: int) -> None:
+        self.in_flight -= 1
+        self._starts -= began
+        self._mean_ms += (now - began - self._mean_ms) // 16
+
+    def duration_ms(self, now: int) -> int:
+        """How long requests last: as the last ones did, or as those in flight already do."""
+        age = now - self._starts // self.in_flight if self.in_flight else 0
+        return max(self._mean_ms, age)
+
+    def refusal(self, policy: Policy, whose: Hashable, tokens: int | None, now: int) -> Refusal | None:
         """The limit that makes it wait longest; None where all let it pass."""
-        now = ask.now
         self._refill(policy, now)
-        promises = self.promises
-        if promises:
-            for lapsed in promises.lapse(now):
-                self._give_back(lapsed)
-        self._found = found = promises.find(ask.whose, now) if promises else None
+        self._found = found = self._look_up(whose, now) if self.promises else None
         limit: LimitName = "requests"
         longest = 0
         if self.requests is not None:
             longest = self.requests.wait(UNIT - (found.requests if found else 0))
-        if self.tokens is not None and ask.tokens is not None:
-            wait = self.tokens.wait(self.held_tokens(ask.tokens) - (found.tokens if found else 0))
+        if self.tokens is not None and tokens is not None:
+            wait = self.tokens.wait(self.held(tokens) - (found.tokens if found else 0))
             if wait > longest:
                 limit, longest = "tokens", wait
-        if policy.max_concurrency is not None and self.in_flight + self._num_awaited(now) >= policy.max_concurrency:
-            wait = self._wait_for_place(policy.max_concurrency)
+        if policy.max_concurrency is not None:
+            wait = self._wait_for_place(policy.max_concurrency, now)
             if wait > longest:
-                limit, longest = "concurrency", wait
-        return Refusal(limit, longest) if longest else None
+                return Refusal("concurrency", wait, only_a_place=longest == 0)
+        return Refusal(limit, longest, only_a_place=False) if longest else None
 
-    def take(self, ask: Ask) -> None:
-        """Right after `refusal` returned None."""
-        requests, tokens = UNIT, self.held_tokens(ask.tokens or 0)
+    @property
+    def found(self) -> bool:
+        """Whether what was looked at last came as it was told."""
+        return self._found is not None
+
+    def take(self, tokens: int, now: int) -> None:
+        """It is let in."""
+        held, requests = self.held(tokens), UNIT
         if (found := self._found) is not None:
             self.promises.take(found)
             requests -= found.requests
-            tokens -= found.tokens
+            held -= found.tokens
         if self.requests is not None:
             self.requests.take(requests)
         if self.tokens is not None:
-            if tokens >= 0:
-                self.tokens.take(tokens)
+            if held >= 0:
+                self.tokens.take(held)
             else:
-                self.tokens.give(-tokens)
-        self.in_flight += 1
+                self.tokens.give(-held)
+        self.enter(now)
 
-    def promise(self, ask: Ask, due: int, *, refused: bool) -> None:
-        """Right after `refusal`: it is told to come back at `due`. `refused`: by this key or tenant itself.
+    def promise(self, whose: Hashable, tokens: int | None, now: int, due: int, *, refused: bool) -> None:
+        """It is told to come back at `due`. `refused`: by this key or tenant itself.
 
         What was set aside for it already stays so until then.
         """
@@ -100,45 +107,38 @@ class Limits:
             self.promises.take(found)
         elif not refused:
             return
-        if not self.promises.can_add(due - ask.now):
+        if not self.promises.can_add(due - now):
             if found is not None:
                 self._give_back(found)
             return
-        promise = found or Promise(ask.whose)
+        promise = found or Promise(whose)
         if refused and self.requests is not None:
             self.requests.book(UNIT - promise.requests)
             promise.requests = UNIT
-        if refused and self.tokens is not None and ask.tokens is not None:
-            tokens = self.held_tokens(ask.tokens)
-            if tokens > promise.tokens:
-                self.tokens.book(tokens - promise.tokens)
-                promise.tokens = tokens
+        if refused and self.tokens is not None and tokens is not None:
+            held = max(self.held(tokens), promise.tokens)
+            self.tokens.book(held - promise.tokens)
+            promise.tokens = held
         self.promises.add(promise, due)
 
-    def held_tokens(self, tokens: int) -> int:
-        """In the bucket's units: never more than it can hold."""
+    def keep(self, now: int) -> None:
+        """It waits here for its place."""
+        if (found := self._found) is not None:
+            self.promises.take(found)
+            self.promises.add(found, now)
+
+    def held(self, tokens: int) -> int:
+        """In the bucket's units: never more than it can hold; nothing where tokens are not limited."""
         return 0 if self.tokens is None else min(tokens, self.tokens.rate) * UNIT
 
-    def end(self, duration_ms: int, held: int, num_tokens: int) -> None:
-        """A request has ended. `held`: what `held_tokens` said when it was let in; `num_tokens`: what it came to."""
-        self.in_flight -= 1
-        self.mean_ms += (duration_ms - self.mean_ms) // 8
-        if self.tokens is not None and held:
-            self.tokens.give(held - num_tokens * UNIT)
-
     def _refill(self, policy: Policy, now: int) -> None:
-        if (rate := policy.requests_per_minute) is None:
-            self.requests = None
-        elif self.requests is None:
-            self.requests = Bucket(rate, now)
-        else:
-            self.requests.refill(rate, now)
-        if (rate := policy.tokens_per_minute) is None:
-            self.tokens = None
-        elif self.tokens is None:
-            self.tokens = Bucket(rate, now)
-        else:
-            self.tokens.refill(rate, now)
+        self.requests = _refilled(self.requests, policy.requests_per_minute, now)
+        self.tokens = _refilled(self.tokens, policy.tokens_per_minute, now)
+
+    def _look_up(self, whose: Hashable, now: int) -> Promise | None:
+        for lapsed in self.promises.lapse(now):
+            self._give_back(lapsed)
+        return self.promises.find(whose, now)
 
     def _give_back(self, promise: Promise) -> None:
         if self.requests is not None:
@@ -146,15 +146,29 @@ class Limits:
         if self.tokens is not None:
             self.tokens.give(promise.tokens)
 
-    def _num_awaited(self, now: int) -> int:
-        """Places kept for those who come back before a request that begins now would end."""
-        if not self.promises:
+    def _wait_for_place(self, limit: int, now: int) -> int:
+        """0: there is one. Places are kept from newcomers for those who come back before the newcomer would be done."""
+        duration_ms = self.duration_ms(now)
+        kept = 0 if self._found or not self.promises else self.promises.num_due(now + duration_ms)
+        if self.in_flight + kept < limit:
             return 0
-        num = self.promises.num_due(now + self.mean_ms)
-        return num - 1 if self._found is not None else num
+        number = len(self.promises) + (self._found is None)
+        return place_wait_ms(number, limit, duration_ms)
 
-    def _wait_for_place(self, limit: int) -> int:
-        """Until so many requests will have ended as are promised a place, with room for chance: for a Poisson process
-        k + 2 sqrt(k) expected ends mean at least k in 95 of 100 cases."""
-        k = len(self.promises) + 1 - (self._found is not None)
-        return max(1, self.mean_ms * (k + isqrt(4 * k)) // limit)
+
+def place_wait_ms(number: int, limit: int, duration_ms: int) -> int:
+    """When the `number`-th in line finds a place: they come free every `duration_ms / limit`, on average.
+
+    A share of 1 / sqrt(limit) is left to chance: the fewer places, the more an unusually long request matters.
+    """
+    root = isqrt(100 * limit)
+    return max(1, number * duration_ms * (root + 10) // (limit * root))
+
+
+def _refilled(bucket: Bucket | None, rate: int | None, now: int) -> Bucket | None:
+    if rate is None:
+        return None
+    if bucket is None:
+        return Bucket(rate, now)
+    bucket.refill(rate, now)
+    return bucket
