@@ -11,7 +11,7 @@ from forebay.tenants.buckets import UNIT, Bucket
 from forebay.tenants.promises import Promise, Promises
 from forebay.types import Policy
 
-UNKNOWN_DURATION_MS = 1_000
+UNKNOWN_DURATION_MS = 5_000
 """How long a request is taken to last before any has ended."""
 
 LimitName = Literal["requests", "tokens", "concurrency"]
