@@ -97,6 +97,20 @@ async def test_ids_outside_the_vocabulary_are_refused(engine: Engine, beyond: in
     assert (await ask(engine, prompt, max_tokens=1)).token_ids
 
 
+async def test_what_is_refused_can_be_refused_before_it_waits(engine: Engine) -> None:
+    """`check` says what `generate` would, without asking the engine for anything."""
+    prompt = await chat(engine)
+    engine.check(request(prompt))
+    token, outside = prompt.token_ids[0], engine.info.vocab_size
+    for bad in (Prompt(()), Prompt((outside,))):
+        with pytest.raises(InvalidRequest):
+            engine.check(request(bad))
+    with pytest.raises(InvalidRequest):
+        engine.check(request(prompt, logit_bias={outside: 1.0}))
+    with pytest.raises(ContextTooLong):
+        engine.check(request(Prompt((token,) * engine.info.max_model_len)))
+
+
 async def test_counters_grow_by_what_is_delivered(engine: Engine) -> None:
     """Generated tokens are counted as the deltas carry them, over choices, stop strings and ends alike."""
     prompt = await chat(engine, "Tell me something that you were never asked before.")

@@ -13,11 +13,16 @@ BATCH_PRICE = 9
 """A batch token weighs as much as nine interactive ones where the classes are compared: of what is served while both
 wait, batch gets a tenth."""
 
+BATCH_PATIENCE = 10_000
+"""How much more than its share the interactive class gets, in counted tokens, before batch goes first."""
+
 BATCH_RANK = 1 << 20
 """Batch work's place in the engine's own queue: behind any number of sequences of an interactive key."""
 
 SLOTS_FOR_A_KEPT_ONE, MOST_KEPT = 16, 8
 """Without a setting a sixteenth of the slots is kept free, at most eight."""
+
+EVERYTHING = 1 << 62
 
 RECHECK_S = 0.05
 """How often, while somebody waits, the engine is asked whether it runs less than the books say."""
@@ -64,15 +69,10 @@ class Turn:
         return (self._granted or time.perf_counter()) - self._joined
 
     async def wait(self) -> None:
-        """Returns when the engine may have them. Cancelled, they have left."""
-        if self._granted is not None:
-            return
-        self._future = asyncio.get_running_loop().create_future()
-        try:
+        """Returns when the engine may have them. Called once."""
+        if self._granted is None:
+            self._future = asyncio.get_running_loop().create_future()
             await self._future
-        except asyncio.CancelledError:
-            self.leave()
-            raise
 
     def grant(self, num_slots: int) -> None:
         """Called by the queue."""
@@ -108,10 +108,10 @@ class Turn:
 class FairQueue:
     """Hands out the engine's slots.
 
-    Within a class the key with the smallest virtual counter goes first, and with it all that waits: where its request
-    does not fit, what comes free is kept for it. Between the classes the same holds of their counters. A key may take
-    the last `num_kept` slots only while it runs fewer than so many sequences itself, and a key of the batch class only
-    while its class has less than its share; others may pass a key that must not.
+    Within a class the key with the smallest virtual counter goes first; where its request does not fit, what comes free
+    is kept for it. Interactive goes before batch until batch is behind its share. A key may take the last `num_kept`
+    slots only while it runs fewer than so many sequences itself, one of the batch class only while batch is behind;
+    others may pass a key that must not.
 
     The books count a sequence until its consumer has read its last token. `num_open` tells how many sequences the
     engine itself has: where it has fewer for longer than `RECHECK_S`, a client does not read, and the slot is given on.
@@ -196,11 +196,10 @@ class FairQueue:
     def _next(self, num_free: int, num_kept: int, most: int) -> Turn | None:
         """`most`: slots of one request, which may have more sequences than there are."""
         num_common = num_free - num_kept
-        interactive = self._classes["interactive"]
-        for of in sorted((of for of in self._classes.values() if of.num_waiting), key=lambda of: of.counter):
-            light_below = num_kept if of is interactive or of.counter < interactive.counter else 0
+        for of, light_below in self._order(num_kept):
             flow = of.flows.least()
-            assert flow is not None
+            if flow is None:
+                continue
             light = flow.num_running < light_below
             if min(flow.head.num_sequences, most) <= (num_free if light else num_common):
                 return flow.head
@@ -211,6 +210,13 @@ class FairQueue:
             if flow is not None:
                 return flow.head if min(flow.head.num_sequences, most) <= num_free else None
         return None
+
+    def _order(self, num_kept: int) -> tuple[tuple[PriorityClass, int], ...]:
+        """The classes, and how many sequences a key of each may run and still take a kept slot."""
+        interactive, batch = self._classes["interactive"], self._classes["batch"]
+        if batch.counter + BATCH_PATIENCE < interactive.counter:
+            return (batch, EVERYTHING), (interactive, num_kept)
+        return (interactive, num_kept), (batch, 0)
 
     def _recheck_later(self) -> None:
         self._recheck = asyncio.get_running_loop().call_later(RECHECK_S, self._dispatch_by_engine)

@@ -52,6 +52,10 @@ class VirtualCounters(Generic[T]):
         self._last: Flow[T] | None = None
         self._sweep_at = SWEEP_AT
 
+    def __len__(self) -> int:
+        """Keys that are remembered."""
+        return len(self._flows)
+
     def join(self, key: Hashable, item: T) -> Flow[T]:
         """`item` waits in the key's flow."""
         flow = self._flows.get(key)
