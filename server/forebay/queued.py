@@ -7,7 +7,7 @@ from dataclasses import replace
 from forebay.engines.base import Engine
 from forebay.failpoints import failpoint
 from forebay.tenants.fairness import Turn
-from forebay.types import CountedDeltas, Delta, GenerationRequest
+from forebay.types import NO_WORK, CountedDeltas, Delta, EngineWork, GenerationRequest
 
 
 class QueuedDeltas:
@@ -26,6 +26,15 @@ class QueuedDeltas:
     @property
     def num_tokens(self) -> int:
         return 0 if self._source is None else self._source.num_tokens
+
+    @property
+    def work(self) -> EngineWork:
+        return NO_WORK if self._source is None else self._source.work
+
+    @property
+    def dispatched(self) -> bool:
+        """Whether the engine has it, or had it."""
+        return self._source is not None
 
     @property
     def queue_s(self) -> float:

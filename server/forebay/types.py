@@ -209,12 +209,31 @@ class Deltas(Protocol):
     async def aclose(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class EngineWork:
+    """What an engine's counters have grown by: prompt tokens computed, which cached ones are not, and generated tokens.
+
+    `untold_prompt_tokens`: that many more may have been computed for a request, of which the engine does not tell.
+    """
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    untold_prompt_tokens: int = 0
+
+
+NO_WORK = EngineWork()
+
+
 class CountedDeltas(Deltas, Protocol):
     """What an engine gives. It is closed in any case, also when it was never read."""
 
     @property
     def num_tokens(self) -> int:
         """Tokens generated so far, all choices together, handed out or not; final once it has ended or is closed."""
+
+    @property
+    def work(self) -> EngineWork:
+        """The same as the engine's own counters have it, with what it has read of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)

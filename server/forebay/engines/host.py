@@ -16,6 +16,7 @@ from forebay.engines.memory import explain_out_of_memory
 from forebay.engines.progress import ProgressWatch
 from forebay.engines.threads import call_for
 from forebay.errors import ConfigurationError, EngineUnavailable
+from forebay.types import NO_WORK, EngineWork
 
 logger = structlog.get_logger(__name__)
 
@@ -65,6 +66,8 @@ class EngineHost:
         self._on_fatal = on_fatal
         self._progress = ProgressWatch(stall_timeout_s)
         self._engine: Engine | None = None
+        self._warm_up: EngineLoad | None = None
+        self._retired = NO_WORK
         self._supervisor: asyncio.Task[None] | None = None
         self._first_load = asyncio.Event()
         self._load_began = 0.0
@@ -111,6 +114,17 @@ class EngineHost:
         """The engine's load; all zeros when none is ready."""
         return NOTHING_LOADED if self.state != "ready" or self._engine is None else self._engine.load()
 
+    def work(self) -> EngineWork:
+        """Of all engines there were since the process began, by their own counters, less what warmed them up."""
+        now, before = self._retired, self._warm_up
+        if self._engine is None or before is None:
+            return now
+        load = self._engine.load()
+        return EngineWork(
+            now.prompt_tokens + load.num_prompt_tokens - before.num_prompt_tokens,
+            now.generated_tokens + load.num_generated_tokens - before.num_generated_tokens,
+        )
+
     def num_sequences(self) -> int:
         """Those that the engine has, running or waiting."""
         load = self.load()
@@ -124,7 +138,7 @@ class EngineHost:
         if supervisor is not None:
             supervisor.cancel()
             await asyncio.wait([supervisor])
-        engine, self._engine = self._engine, None
+        engine = self._retire()
         if engine is not None:
             await engine.close(timeout_s)
 
@@ -160,6 +174,7 @@ class EngineHost:
         engine = self._engine = await _in_daemon_thread(self._build)
         await engine.start()
         self._load_s = time.monotonic() - self._load_began
+        self._warm_up = engine.load()
         self.info = engine.info
         self._progress.reset()
         self.state = "ready"
@@ -197,12 +212,18 @@ class EngineHost:
         """Closes a dead engine, or one that did not start. One that cannot even be closed must not stop the next."""
         self.state = "restarting"
         self._load_began = time.monotonic()
-        engine, self._engine = self._engine, None
+        engine = self._retire()
         try:
             if engine is not None:
                 await engine.close(CLOSE_DEAD_S)
         except Exception:
             logger.exception("engine_close_failed")
+
+    def _retire(self) -> Engine | None:
+        """The engine there was; what it counted stays."""
+        self._retired = self.work()
+        engine, self._engine, self._warm_up = self._engine, None, None
+        return engine
 
     def _fail(self, sentence: str) -> None:
         self.state = "failed"

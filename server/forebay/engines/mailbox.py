@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from forebay.types import Delta
+from forebay.types import Delta, EngineWork
 
 RELEASE_S = 1.0
 """A producer that hangs must not keep an error from its client."""
@@ -42,10 +42,22 @@ class DeltaMailbox:
     awaitable, `aclose` waits for it: the producer has then let go.
     """
 
-    __slots__ = ("_ended", "_error", "_loop", "_on_close", "_pending", "_released", "_waiter", "num_tokens")
+    __slots__ = (
+        "_ended",
+        "_error",
+        "_loop",
+        "_on_close",
+        "_pending",
+        "_released",
+        "_waiter",
+        "num_prompt_tokens",
+        "num_tokens",
+    )
 
     def __init__(self, on_close: Callable[[], asyncio.Future[None] | None]) -> None:
         self.num_tokens = 0
+        self.num_prompt_tokens = 0
+        """Computed for it; the producer counts them."""
         self._loop = asyncio.get_running_loop()
         self._on_close = on_close
         self._pending: dict[int, list[Delta]] = {}
@@ -53,6 +65,10 @@ class DeltaMailbox:
         self._released: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
         self._ended = False
+
+    @property
+    def work(self) -> EngineWork:
+        return EngineWork(self.num_prompt_tokens, self.num_tokens)
 
     def put(self, delta: Delta) -> None:
         self.num_tokens += len(delta.token_ids)

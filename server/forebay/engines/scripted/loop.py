@@ -117,7 +117,6 @@ class StepLoop:
             prompt = job.request.prompt.token_ids
             choice.num_cached_tokens = self._prefixes.match_and_add(job.request.cache_salt, prompt)
             choice.admitted_at = time.monotonic()
-            self.num_prompt_tokens += len(prompt) - choice.num_cached_tokens
             self._running[choice] = job
             due_at = choice.admitted_at + job.directives.first_token_s
             heapq.heappush(self._due, (due_at, next(self._order), choice, job))
@@ -140,6 +139,10 @@ class StepLoop:
                         heapq.heappush(self._due, entry)
                     return
                 continue
+            if choice.num_tokens == 0:
+                num_computed = len(job.request.prompt.token_ids) - choice.num_cached_tokens
+                self.num_prompt_tokens += num_computed
+                job.mailbox.num_prompt_tokens += num_computed
             delta = choice.advance(job.directives.burst)
             self.num_generated_tokens += len(delta.token_ids)
             if self._journal is not None:

@@ -219,10 +219,11 @@ class TransformersEngine:
             self._event_loop.call_soon_threadsafe(call, *arguments)
 
     def _put(self, outputs: Outputs) -> None:
-        for request_id, delta in outputs:
+        for request_id, delta, num_prompt_tokens in outputs:
             answered = self._open.get(request_id)
             if answered is None:
                 continue
+            answered.mailbox.num_prompt_tokens += num_prompt_tokens
             if delta is not None:
                 answered.mailbox.put(delta)
                 answered.num_unfinished -= delta.finish_reason is not None

@@ -21,8 +21,9 @@ from forebay.types import Delta
 
 log = structlog.get_logger(__name__)
 
-Outputs = list[tuple[str, Delta | None]]
-"""Request ids and what their clients get, of one step; None for a request that was cancelled and has left."""
+Outputs = list[tuple[str, Delta | None, int]]
+"""Request ids, what their clients get, of one step, and the prompt tokens that were computed for them since the last;
+None for a request that was cancelled and has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class StepLoop:
         self._inbox: SimpleQueue[Message] = SimpleQueue()
         self._num_submitted = 0
         self._num_received = 0
+        self._undelivered: dict[str, int] = {}
         self.num_prompt_tokens = 0
         self.num_generated_tokens = 0
         self.num_steps = 0
@@ -120,7 +122,7 @@ class StepLoop:
                     self._num_received += len(sequences)
                 case Cancel(request_id):
                     self._scheduler.remove(request_id)
-                    self._deliver([(request_id, None)])
+                    self._deliver([(request_id, None, self._undelivered.pop(request_id, 0))])
                 case Stop():
                     return False
 
@@ -140,7 +142,11 @@ class StepLoop:
         for row in rows:
             row.sequence.num_computed += row.length
             num_prompt = len(row.sequence.prompt_ids)
-            self.num_prompt_tokens += max(0, min(row.start + row.length, num_prompt) - row.start)
+            if row.start < num_prompt:
+                num_read = min(row.start + row.length, num_prompt) - row.start
+                request_id = row.sequence.request_id
+                self.num_prompt_tokens += num_read
+                self._undelivered[request_id] = self._undelivered.get(request_id, 0) + num_read
 
     def _fork(self, logits: Tensor, sampling: list[Sequence]) -> tuple[Tensor, list[Sequence]]:
         """Choices that waited for a sibling to read their prompt draw from the same logits as it does."""
@@ -165,6 +171,6 @@ class StepLoop:
             delta = append_token(sequence, token_id, logprobs.get(row), self._eos_id, self._max_model_len)
             if delta.finish_reason is not None:
                 self._scheduler.finish(sequence)
-            outputs.append((sequence.request_id, delta))
+            outputs.append((sequence.request_id, delta, self._undelivered.pop(sequence.request_id, 0)))
         self.num_generated_tokens += len(token_ids)
         self._deliver(outputs)

@@ -48,14 +48,15 @@ class DeltaReader:
         self._num_logprobs = request.sampling.num_logprobs or 0
         self._stop_token_ids = frozenset(request.sampling.stop_token_ids)
         self._vocabulary = vocabulary
-        self._num_cached_tokens: int | None = None
+        self.num_cached_tokens: int | None = None
+        """Of the prompt, when its first choice was read; None before."""
         self._started_at = time.monotonic()
         self._first_token_at: dict[int, float] = {}
 
     def read(self, output: Any) -> Iterator[Delta]:
         """The Deltas of one RequestOutput, one a choice, in which vLLM has merged the steps since the last one."""
-        if self._num_cached_tokens is None:  # later choices also find what the first one has put into the cache
-            self._num_cached_tokens = output.num_cached_tokens or 0
+        if self.num_cached_tokens is None:  # later choices also find what the first one has put into the cache
+            self.num_cached_tokens = output.num_cached_tokens or 0
         for choice in output.outputs:
             self._first_token_at.setdefault(choice.index, time.monotonic())
             finish_reason = self._finish_reason(choice.finish_reason)
@@ -69,7 +70,7 @@ class DeltaReader:
                 else (),
                 finish_reason=finish_reason,
                 stop_reason=self._stop_reason(choice.stop_reason),
-                num_cached_tokens=self._num_cached_tokens,
+                num_cached_tokens=self.num_cached_tokens,
                 times=times,
             )
 

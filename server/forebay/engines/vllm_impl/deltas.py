@@ -12,7 +12,7 @@ import structlog
 from forebay.engines.vllm_impl.convert import DeltaReader, sampling_params
 from forebay.engines.vllm_impl.launched import Launched
 from forebay.engines.vllm_impl.names import TOKENS_INPUT, load
-from forebay.types import Delta, GenerationRequest
+from forebay.types import NO_WORK, Delta, EngineWork, GenerationRequest
 
 logger = structlog.get_logger(__name__)
 
@@ -37,6 +37,19 @@ class VllmDeltas:
         self._outputs: Any = None
         self._ended = False
         self._failed = False
+
+    @property
+    def work(self) -> EngineWork:
+        """vLLM counts a prompt with its first token, once for each choice, and tells of the first choice only."""
+        cached = self._reader.num_cached_tokens
+        if cached is None:
+            return NO_WORK
+        num_prompt_tokens = len(self._request.prompt.token_ids)
+        return EngineWork(
+            num_prompt_tokens - cached,
+            self.num_tokens // self._copies,
+            untold_prompt_tokens=num_prompt_tokens * (self._request.num_choices // self._copies - 1),
+        )
 
     def __aiter__(self) -> VllmDeltas:
         return self
