@@ -203,8 +203,6 @@ class FairQueue:
             light = flow.num_running < light_below
             if min(flow.head.num_sequences, most) <= (num_free if light else num_common):
                 return flow.head
-            if light:
-                return None
             num_common = 0  # what it waits for is not for those behind it
             flow = of.flows.least(running_below=light_below)
             if flow is not None:
