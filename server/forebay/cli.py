@@ -1,4 +1,4 @@
-"""`forebay serve | model | keys | tenants | ledger | version`: flags -> Settings -> the server; a flag for each setting."""
+"""`forebay serve | model | keys | tenants | ledger | version`: flags -> Settings -> the server. A setting is a flag."""
 
 from __future__ import annotations
 

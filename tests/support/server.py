@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -39,6 +40,15 @@ class ServerProcess:
         return f"{self.url}/v1"
 
     @property
+    def admin_url(self) -> str:
+        """Of the admin API, which its banner names."""
+        deadline = time.monotonic() + 5
+        while (found := re.search(r"admin +(http://\S+)/admin", self.log)) is None:
+            assert time.monotonic() < deadline, self.log
+            time.sleep(0.02)
+        return found[1]
+
+    @property
     def data_dir(self) -> Path:
         """Where its ledger is."""
         return Path(self.env.get("FOREBAY_DATA_DIR") or self.log_path.with_name("data"))
@@ -49,6 +59,7 @@ class ServerProcess:
             "PYTHONPATH": str(SERVER_ROOT),
             "FOREBAY_LOG_FORMAT": "json",
             "FOREBAY_DATA_DIR": str(self.data_dir),
+            "FOREBAY_ADMIN_PORT": "0",
         }
 
     @property

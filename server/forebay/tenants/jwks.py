@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
 import orjson
@@ -42,6 +43,9 @@ def _fetch(opener: urllib.request.OpenerDirector, url: str) -> bytes:
     try:
         with opener.open(url, timeout=TIMEOUT_S) as answer:
             return bytes(answer.read(MAX_BYTES + 1))
+    except HTTPError as exc:
+        exc.close()
+        raise JwksUnreadable(f"it answers with status {exc.code}") from exc
     except (OSError, HTTPException, ValueError) as exc:
         raise JwksUnreadable(type(exc).__name__) from exc
 
