@@ -17,7 +17,7 @@ from forebay import __version__
 from forebay.settings import Settings
 from support.server import SERVER_ROOT, ServerProcess
 
-READ_FROM_ELSEWHERE = {"local_model_path", "model_name", "xdg_cache_home"}
+READ_FROM_ELSEWHERE = {"local_model_path", "model_name", "xdg_cache_home", "xdg_data_home"}
 """Variables of other programs, read for what they mean there; they have no flag."""
 
 
