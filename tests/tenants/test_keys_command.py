@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,14 @@ def test_the_key_alone_is_printed(tmp_path: Path) -> None:
     held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert secret.encode() not in held
     assert key.split("-")[1].encode() in held
+
+
+def test_commands_may_come_at_once(tmp_path: Path) -> None:
+    """Also to a folder that is not there yet: whoever comes second finds the file made."""
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: run(tmp_path / "new", "keys", "create").strip(), range(4)))
+    assert len(set(made)) == 4
+    assert len(json.loads(run(tmp_path / "new", "keys", "list", "--json"))) == 4
 
 
 def test_every_field_has_a_flag(tmp_path: Path) -> None:

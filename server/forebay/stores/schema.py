@@ -138,7 +138,7 @@ VERSION = len(MIGRATIONS)
 
 def migrate(connection: sqlite3.Connection) -> None:
     """Brings the file to `VERSION`, each step in a transaction of its own. Raises ConfigurationError for newer files."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = _version_of(connection)
     if version > VERSION:
         raise ConfigurationError(
             f"The data file has version {version}; this Forebay knows versions up to {VERSION}. Use a newer Forebay."
@@ -149,4 +149,10 @@ def migrate(connection: sqlite3.Connection) -> None:
         except sqlite3.Error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            raise
+            if _version_of(connection) < number:  # else another process has done it meanwhile
+                raise
+
+
+def _version_of(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
