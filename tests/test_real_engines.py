@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -12,16 +13,24 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.newcomer import time_newcomer
 from support.server import ServerProcess
+from support.wire import eventually
 
 MODEL = "SmolLM2-135M-Instruct"
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
+KEY, OTHER_KEY = "real-key-0123456789", "other-key-0123456789"
+HEADERS = {"authorization": f"Bearer {KEY}"}
 
 
-@pytest.fixture(scope="module", params=["transformers", "vllm"])
+@pytest.fixture(scope="module", params=["vllm", "transformers"])
 def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server on the demo model with the settings that a user gets."""
-    running = ServerProcess(tmp_path_factory.mktemp(request.param) / "log", ["--engine", request.param])
+    """A server on the demo model with the settings that a user gets, and two keys."""
+    running = ServerProcess(
+        tmp_path_factory.mktemp(request.param) / "log",
+        ["--engine", request.param],
+        {"FOREBAY_API_KEYS": f"{KEY},{OTHER_KEY}"},
+    )
     running.start(ready_timeout_s=240)
     yield running
     assert running.stop() == 0
@@ -29,14 +38,12 @@ def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def client(real: ServerProcess) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(
-        base_url=real.base_url, api_key="none", max_retries=0, _strict_response_validation=True
-    ) as client:
+    with openai.OpenAI(base_url=real.base_url, api_key=KEY, max_retries=0, _strict_response_validation=True) as client:
         yield client
 
 
 def running_sequences(real: ServerProcess) -> int:
-    queue = httpx.get(f"{real.url}/stats", timeout=10).json()["queue"]
+    queue = httpx.get(f"{real.url}/stats", headers=HEADERS, timeout=10).json()["queue"]
     return int(queue["running"] + queue["waiting"])
 
 
@@ -91,7 +98,8 @@ def test_stop_choices_and_seed(client: openai.OpenAI) -> None:
 def test_completions_take_token_ids(client: openai.OpenAI, real: ServerProcess) -> None:
     """A text and its token ids are the same prompt."""
     text = "The three primary colors are red,"
-    tokens = httpx.post(f"{real.url}/tokenize", json={"prompt": text}, timeout=10).json()["tokens"]
+    asked = httpx.post(f"{real.url}/tokenize", json={"prompt": text}, headers=HEADERS, timeout=10)
+    tokens = asked.json()["tokens"]
     ask = {"model": MODEL, "temperature": 0, "max_tokens": 8}
     assert (
         client.completions.create(prompt=text, **ask).choices[0].text
@@ -105,7 +113,7 @@ def test_a_client_that_leaves_frees_the_engine(real: ServerProcess) -> None:
     with socket.create_connection(("127.0.0.1", real.port)) as sock:
         sock.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\n\r\n" % len(body) + body
+            b"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n" % (KEY.encode(), len(body)) + body
         )
         assert b"data: " in sock.recv(65536) + sock.recv(65536)
         assert running_sequences(real) == 1
@@ -118,11 +126,11 @@ def test_a_client_that_leaves_frees_the_engine(real: ServerProcess) -> None:
 
 def test_what_runs_is_told(real: ServerProcess) -> None:
     """/model/info names engine, device and what the engine chose; /metrics holds the engine's own where it has some."""
-    info = httpx.get(f"{real.url}/model/info", timeout=10).json()
+    info = httpx.get(f"{real.url}/model/info", headers=HEADERS, timeout=10).json()
     assert info["names"] == [MODEL]
     assert info["details"]
     assert info["limits"]["max_model_len"] == 8192
-    metrics = httpx.get(f"{real.url}/metrics", timeout=10).text
+    metrics = metrics_of(real)
     assert 'forebay_tokens_total{kind="completion"}' in metrics
     assert ("vllm:" in metrics) == (info["engine"] == "vllm")
 
@@ -139,6 +147,17 @@ def test_the_engines_own_metrics_count_what_was_asked(client: openai.OpenAI, rea
             break
         time.sleep(0.2)
     assert grown == [5.0] * len(names)
+
+
+@pytest.mark.parametrize("real", ["vllm"], indirect=True)
+async def test_a_newcomer_waits_behind_nobodys_jobs(real: ServerProcess) -> None:
+    """With 200 long jobs of one key another key's chat has its first token within three engine steps more than on an
+    idle engine: no slot has to come free for it."""
+    timed = await time_newcomer(real.url, KEY, OTHER_KEY, num_chats=5)
+    assert timed.running >= 60
+    assert timed.waiting >= 130
+    assert statistics.median(timed.extra_steps) <= 3
+    eventually(lambda: running_sequences(real) == 0)
 
 
 def metrics_of(real: ServerProcess) -> str:
