@@ -60,7 +60,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "OPTIONS"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-ignored-params", "retry-after"],
+            expose_headers=["x-request-id", "x-ignored-params", "retry-after", "idempotent-replayed"],
         )
     app.add_middleware(RequestMiddleware, services=services)
     return app

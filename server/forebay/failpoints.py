@@ -9,8 +9,10 @@ import os
 import signal
 
 FAILPOINTS = ("reserving", "reserved", "dispatched", "checkpointed", "settling", "in_commit", "committed")
+KEYED_FAILPOINTS = ("storing_answer", "writing_answer", "answer_stored")
 """Before and after a reservation is durable, once the engine has the request, once a checkpoint is durable, before a
-settlement is handed to the writer; in the writer's thread before a COMMIT and after it."""
+settlement is handed to the writer; in the writer's thread before a COMMIT and after it. With an Idempotency-Key: before
+answer and settlement are handed over, in their transaction, and once they are durable."""
 
 
 class _Armed:
@@ -24,8 +26,8 @@ _armed = _Armed()
 def arm(name: str | None) -> None:
     """Called once, from the settings. Raises ValueError for an unknown name."""
     name, _, count = (name or "").partition(":")
-    if name and name not in FAILPOINTS:
-        raise ValueError(f"there is no failpoint {name!r}; there are {', '.join(FAILPOINTS)}")
+    if name and name not in (known := FAILPOINTS + KEYED_FAILPOINTS):
+        raise ValueError(f"there is no failpoint {name!r}; there are {', '.join(known)}")
     _armed.name, _armed.countdown = name or None, int(count or 1)
 
 

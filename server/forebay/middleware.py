@@ -63,7 +63,8 @@ class RequestMiddleware:
             if record.status is None and record.outcome == "ok":
                 record.outcome = "failed"  # cancelled before there was an answer
             structlog.contextvars.unbind_contextvars("request_id")
-            self._services.observe(record)
+            if not record.told_elsewhere:
+                self._services.observe(record)
 
 
 class ErrorMiddleware:

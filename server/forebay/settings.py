@@ -123,6 +123,17 @@ class Settings(BaseSettings):
     prices_file: Path | None = Field(
         None, description="JSON table of prices per model and kind of token; unset: engine time is what is accounted."
     )
+    idempotency_ttl_s: float = Field(
+        86_400.0, gt=0, description="How long the answer to an `Idempotency-Key` is kept for requests that repeat it."
+    )
+    idempotency_grace_s: float = Field(
+        60.0, ge=0, description="How long a generation with an `Idempotency-Key` goes on when its clients have left."
+    )
+    idempotency_max_bytes: int = Field(
+        4 * 1024 * 1024, gt=0, description="Largest answer that is kept for an `Idempotency-Key`."
+    )
+    idempotency_max_total_mib: int = Field(512, ge=0, description="Largest sum of the answers that are kept.")
+    idempotency_max_keys: int = Field(50_000, gt=0, description="Most keys that are known as answered.")
     failpoint: str | None = Field(None, description="For tests: where the process is to kill itself.")
 
     # Who may ask
@@ -157,7 +168,7 @@ class Settings(BaseSettings):
 
     # What is capped
     max_body_bytes: int = Field(4 * 1024 * 1024, gt=0, description="Largest request body.")
-    max_json_depth: int = Field(64, gt=0, description="Deepest nesting of a JSON body.")
+    max_json_depth: int = Field(64, gt=0, le=250, description="Deepest nesting of a JSON body.")
     max_header_bytes: int = Field(32 * 1024, gt=0, description="Largest sum of request header names and values.")
     max_choices: int = Field(8, gt=0, description="Largest `n`.")
     max_prompts: int = Field(128, gt=0, description="Most prompts in one completions request.")

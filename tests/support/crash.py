@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from support.keyed import keyed, new_key
 from support.ledger import LedgerFile
 from support.server import ServerProcess
 
@@ -25,15 +27,35 @@ class Seen:
     delivered: int = 0
     complete: bool = False
     usage: dict[str, Any] | None = None
+    content: str = ""
+    replayed: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """With an Idempotency-Key it may be asked again."""
+
+    body: dict[str, Any]
+    key: str | None = None
 
 
 @dataclass
 class Storm:
-    """`num_clients` that ask one after the other, every second one for streams, until the server is gone."""
+    """`num_clients` that ask one after the other, every second one for streams, until the server is gone.
+
+    `with_keys`: each question has a key, and those that were `unanswered` when the last server went are asked again.
+    """
 
     server: ServerProcess
     num_clients: int = 6
     seen: list[Seen] = field(default_factory=list)
+    with_keys: bool = False
+    unanswered: dict[int, Question] = field(default_factory=dict)
+    answered: dict[str, tuple[Question, Seen]] = field(default_factory=dict)
+    """By key."""
+    on_answer: Callable[[int], None] = lambda count: None
+    """Told how many there were."""
+    num_answers: int = 0
 
     async def run(self) -> None:
         async with httpx.AsyncClient(base_url=self.server.url, timeout=60) as client:
@@ -45,11 +67,17 @@ class Storm:
             seen = Seen()
             self.seen.append(seen)
             body = question(stream=(number + turn) % 2 == 0, num_tokens=20 + 7 * number)
+            asked = self.unanswered.pop(number, None) or Question(body, new_key() if self.with_keys else None)
             turn += 1
             try:
-                await ask(client, body, seen)
+                await ask(client, asked, seen)
             except httpx.TransportError:
+                self.unanswered[number] = asked
                 return
+            if asked.key is not None:
+                self.answered[asked.key] = asked, seen
+            self.num_answers += 1
+            self.on_answer(self.num_answers)
 
 
 def question(*, stream: bool, num_tokens: int) -> dict[str, Any]:
@@ -65,17 +93,22 @@ def question(*, stream: bool, num_tokens: int) -> dict[str, Any]:
     return body
 
 
-async def ask(client: httpx.AsyncClient, body: dict[str, Any], seen: Seen) -> None:
+async def ask(client: httpx.AsyncClient, asked: Question, seen: Seen) -> None:
     """Notes down what arrives as it arrives. Raises httpx.TransportError when the server goes."""
-    async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+    # The ledger's rows name the client's id of a request, which here is the key.
+    headers = {} if asked.key is None else keyed(asked.key) | {"x-request-id": asked.key}
+    async with client.stream("POST", "/v1/chat/completions", json=asked.body, headers=headers) as answer:
         assert answer.status_code == 200, await answer.aread()
-        if not body["stream"]:
+        seen.replayed = "idempotent-replayed" in answer.headers
+        if not asked.body["stream"]:
             whole = json.loads(await answer.aread())
+            seen.content = answer.text
             seen.request_id, seen.usage = whole["id"].partition("-")[2], whole["usage"]
             seen.delivered = whole["usage"]["completion_tokens"]
             seen.complete = True
             return
         async for line in answer.aiter_lines():
+            seen.content += line + "\n"
             if line == "data: [DONE]":
                 seen.complete = True
             elif line.startswith("data: "):
@@ -124,6 +157,24 @@ def judge(server: ServerProcess, seen: list[Seen], *, allowance: int) -> Account
     return Account(
         len(settled), sum(row["recovered"] for row in settled.values()), sum(one.complete for one in seen), worst
     )
+
+
+async def judge_keys(server: ServerProcess, answered: dict[str, tuple[Question, Seen]]) -> int:
+    """I5: whoever was answered finds the same answer, and no key was billed for two; how many keys had a second row,
+    because a crash had taken the first."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        for key, (asked, first) in answered.items():
+            again = Seen()
+            await ask(client, asked, again)
+            assert again.replayed, f"{key} was answered, and is not known"
+            assert again.content == first.content
+    rows: dict[str, list[bool]] = {}
+    for row in LedgerFile(server.data_dir).rows("settle"):
+        rows.setdefault(row["client_request_id"], []).append(bool(row["recovered"]))
+    for key, recovered in rows.items():
+        assert recovered.count(False) <= 1, f"{key} was generated {recovered.count(False)} times without a crash"
+        assert key not in answered or False in recovered, f"{key} was answered, and its only bill is a crash's"
+    return sum(len(recovered) > 1 for recovered in rows.values())
 
 
 def read_journal(path: Path) -> dict[str, int]:

@@ -26,6 +26,9 @@ LARGE_BYTES = 64 * 1024
 MAX_MEMBERS = 512
 """Members of the body and of each object in it; the schema complains of every one that it refuses."""
 MAX_NAME_CHARS = 64
+KEY_HEADER = "idempotency-key"
+KEYED_BODY = "keyed_body"
+"""Of the request's state: the raw body where the client sent a key, for `api/idempotent.py`."""
 
 
 def json_body(schema: type[BodyT], scope: Scope) -> Callable[..., Awaitable[BodyT]]:
@@ -43,6 +46,8 @@ def json_body(schema: type[BodyT], scope: Scope) -> Callable[..., Awaitable[Body
             body = read_body(schema, raw, settings.max_json_depth)
         else:
             body = await asyncio.to_thread(read_body, schema, raw, settings.max_json_depth)
+        if KEY_HEADER in request.headers:
+            request.scope["state"][KEYED_BODY] = raw
         ignored = fields.screen(body.extras(), schema.undeclared, strict=caller.strict)
         note_ignored(request, ignored)
         return body

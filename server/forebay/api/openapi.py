@@ -26,6 +26,12 @@ EVENT = {
     "properties": {"data": {"type": "string"}},
     "required": ["data"],
 }
+KEY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A request that repeats another's key and body within a day gets the other's answer.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+}
 ERROR = {
     "type": "object",
     "required": ["error"],
@@ -50,10 +56,10 @@ def documented(body: type[schemas.Body], answer: type[AnswerBody], description: 
     answers: dict[str, Any] = {"description": description, "model": answer}
     if "stream" in body.model_fields:
         answers["content"] = {"text/event-stream": {"schema": EVENT}}
-    return {
-        "openapi_extra": {"requestBody": {"required": True, "content": content}},
-        "responses": {200: answers},
-    }
+    extra: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
+    if "max_tokens" in body.model_fields:
+        extra["parameters"] = [KEY_PARAMETER]
+    return {"openapi_extra": extra, "responses": {200: answers}}
 
 
 def describe_app(

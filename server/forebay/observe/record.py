@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from forebay.types import Usage
 
@@ -22,7 +22,10 @@ class RequestRecord:
     times are `time.perf_counter()` seconds.
 
     `usage` is what the client is billed, `uncharged_tokens` what the engine generated beyond it. `answer_headers` go
-    with whatever is answered. `route` is the route's template ("/v1/models/{model_id}"), never the path of a client; "unmatched" where none fits.
+    with whatever is answered. `replay_of` is the request whose answer this one got once more. `told_elsewhere`: another
+    record tells of the request, its generation's, which may outlast it. `keep_settlement` takes the ledger's settlement
+    of a complete answer, to have it written together with the answer. `route` is the route's template
+    ("/v1/models/{model_id}"), never the path of a client; "unmatched" where none fits.
     `user`, `safety_identifier` and `metadata` are the client's words, for accounts and never for logs.
     """
 
@@ -55,6 +58,9 @@ class RequestRecord:
     answer_headers: dict[str, str] = field(default_factory=dict)
     client_left: float | None = None
     aborted: float | None = None
+    replay_of: str | None = None
+    told_elsewhere: bool = False
+    keep_settlement: Callable[[Any], None] | None = None
 
     @property
     def ttft_s(self) -> float | None:

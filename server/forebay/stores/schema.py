@@ -130,7 +130,24 @@ CREATE TRIGGER audit_keeps_rows BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT,
 CREATE TRIGGER audit_keeps_words BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit rows stay'); END;
 """
 
-MIGRATIONS = (LEDGER + KEYS,)
+IDEMPOTENCY = """
+-- Answers to requests with an Idempotency-Key, for whoever repeats the request. `id` is a digest of whose key it is and
+-- of the key, `fingerprint` of the body. `expires_at` is in Unix ms. `body` is NULL where the answer is not kept.
+CREATE TABLE idempotent_answers (
+    id BLOB PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    fingerprint BLOB NOT NULL,
+    request_id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    expires_at INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    headers TEXT NOT NULL,
+    body BLOB
+);
+CREATE INDEX idempotent_answers_expiry ON idempotent_answers (expires_at);
+"""
+
+MIGRATIONS = (LEDGER + KEYS + IDEMPOTENCY,)
 """Scripts that take a file from version i to i + 1. What was released is never changed, only added to."""
 
 VERSION = len(MIGRATIONS)
