@@ -16,7 +16,10 @@ LIMITS = {
     "tokens_per_minute": 1000,
     "max_concurrency": 4,
     "queue_share": 0.5,
-    "budgets": [{"amount": 500, "unit": "tokens", "window": "day"}],
+    "budgets": [
+        {"amount": 500, "unit": "tokens", "window": "day"},
+        {"amount": 100, "unit": "tokens", "window": "day", "hard": False},
+    ],
 }
 
 
@@ -79,6 +82,7 @@ def test_his_own_key_is_not_his_to_raise(admin: AdminClient, admin_key: Made) ->
     assert answer.status_code == 403
     assert admin.ask("PUT", "/tenants/bounded", {"limits": {}}).status_code == 403
     assert admin.get("GET", "/tenants/bounded")["limits"]["requests_per_minute"] == 100
+    assert [tenant["name"] for tenant in admin.get("GET", "/tenants")["data"]] == ["bounded"]
 
 
 def test_an_owners_key_is_beyond_an_admin(owner: AdminClient, admin: AdminClient) -> None:

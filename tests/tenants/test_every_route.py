@@ -47,7 +47,7 @@ HELD = {
     "admin": MODEL_SCOPES | {"usage", "metrics", "admin"},
     "owner": MODEL_SCOPES | {"usage", "metrics", "admin"},
 }
-OWNERS_ONLY = {("PUT", "/admin/tenants/{name}")}
+OWNERS_ONLY = {("PUT", "/admin/tenants/{name}"), ("GET", "/admin/usage/reconcile")}
 NOBODY = "0000000000"
 """An id that no key has: what may be asked is not found."""
 ADMIN_BODIES = {

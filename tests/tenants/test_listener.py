@@ -41,6 +41,7 @@ def test_the_same_rules_hold_on_both(governed: ServerProcess, owner: AdminClient
     assert httpx.post(url, headers=headers, content=b"{}").status_code == 415
     answer = httpx.put(url, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, POST"
 
 
 def test_a_taken_default_port_is_no_reason_not_to_serve() -> None:

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/admin/audit", tags=["audit"])
 async def list_all(
     caller: AdminCaller,
     services: ServicesDep,
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
     limit: Limit = 100,
 ) -> Response:
     """The newest first, of all tenants or of an admin's own; the next page is that before the last row's `seq`."""

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from forebay.api.answer import json_answer
 from forebay.api.disconnect import ClientGone
@@ -81,9 +82,15 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
         error = InvalidRequest("The request could not be understood.")
     note_error(request.state.record, error)
     answer = error_answer(error)
-    if exc.headers and "Allow" in exc.headers:
-        answer.headers["allow"] = exc.headers["Allow"]
+    if exc.status_code == 405:
+        answer.headers["allow"] = ", ".join(_methods_at(request))
     return answer
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Of all routes with this path: Starlette's own list is that of the first."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in matching for method in route.methods})
 
 
 async def _on_validation_error(request: Request, exc: Exception) -> Response:

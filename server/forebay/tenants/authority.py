@@ -89,8 +89,9 @@ def _check_within(policy: Policy, tenant_policy: Policy) -> None:
 
 
 def _most(budget: Budget, budgets: Iterable[Budget]) -> int | None:
-    amounts = [other.amount for other in budgets if (other.unit, other.window) == (budget.unit, budget.window)]
-    return min(amounts, default=None)
+    """Soft ones bound nothing."""
+    bounds = (other for other in budgets if other.hard and (other.unit, other.window) == (budget.unit, budget.window))
+    return min((bound.amount for bound in bounds), default=None)
 
 
 def _listed(names: Iterable[str]) -> str:
