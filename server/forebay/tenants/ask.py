@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from prometheus_client.core import Metric
 
 from forebay.tenants.limits import Limits
 from forebay.tenants.spending import Cost, Spending, affordable, need_of
@@ -105,7 +107,7 @@ class Ask:
         """UTC, from 1970-01-01 on."""
         return self.at // DAY_MS
 
-    def hold(self, limiter: Limiter, grants: Sequence[int], held: Sequence[int], headers: Mapping[str, str]) -> Hold:
+    def hold(self, ending: Ending, grants: Sequence[int], held: Sequence[int], headers: Mapping[str, str]) -> Hold:
         """It is let in. `grants`: what each claim got, at least its floor. `held`: of each party's bucket of tokens."""
         completion_tokens = self.completion_tokens
         for claim, granted in zip(self.claims, grants, strict=True):
@@ -116,18 +118,18 @@ class Ask:
         cost = 0 if self.cost is None else self.cost(completion_tokens)
         for party, _ in self.parties:
             party.spending.add(self.day, self.prompt_tokens + completion_tokens, cost)
-        return Hold(self, limiter, completion_tokens, cost, held, headers)
+        return Hold(self, ending, completion_tokens, cost, held, headers)
 
 
 class Hold:
     """What one admitted request may come to, until `settle`."""
 
-    __slots__ = ("_limiter", "_settled", "ask", "at", "cost", "headers", "held", "max_completion_tokens")
+    __slots__ = ("_ending", "_settled", "ask", "at", "cost", "headers", "held", "max_completion_tokens")
 
     def __init__(
         self,
         ask: Ask,
-        limiter: Limiter,
+        ending: Ending,
         max_completion_tokens: int,
         cost: int,
         held: Sequence[int],
@@ -142,7 +144,7 @@ class Hold:
         """Micro-units held."""
         self.held = held
         self.headers = headers
-        self._limiter = limiter
+        self._ending = ending
         self._settled = False
 
     def settle(self, num_tokens: int, cost: int) -> None:
@@ -154,11 +156,24 @@ class Hold:
         num_held = ask.prompt_tokens + self.max_completion_tokens
         for party, _ in ask.parties:
             party.spending.add(ask.day, num_tokens - num_held, cost - self.cost)
-        self._limiter.ended(self, num_tokens)
+        self._ending.ended(self, num_tokens)
 
 
-class Limiter(Protocol):
+class Ending(Protocol):
+    """Is told what a request came to; its parties know already what they have spent."""
+
+    def ended(self, hold: Hold, num_tokens: int) -> None: ...
+
+
+class Limiter(Ending, Protocol):
     """Where limits and budgets are counted: in this process, or shared with others."""
+
+    def begin(self, parties: Callable[[], Iterable[Party]]) -> None:
+        """On the running loop. `parties`: all that may have spent anything."""
+
+    async def close(self) -> None: ...
+
+    def families(self) -> list[Metric]: ...
 
     def peek(self, parties: Parties, whose: Hashable) -> None:
         """Raises `RateLimited` where that is certain before the text is read."""
@@ -168,6 +183,3 @@ class Limiter(Protocol):
 
         Raises `RateLimited`, `QuotaExceeded`, `Unavailable`.
         """
-
-    def ended(self, hold: Hold, num_tokens: int) -> None:
-        """What its parties have spent is known already."""

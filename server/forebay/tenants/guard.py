@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable
+
+from prometheus_client.core import Metric
 
 from forebay.tenants.ask import Ask, Hold, Limiter, Parties, Party
 from forebay.tenants.limit_errors import budget_exceeded, too_large, unpriced
-from forebay.tenants.local_limiter import LocalLimiter
 from forebay.tenants.spending import Cost
 from forebay.tenants.windows import DAY_MS
 from forebay.types import Caller
@@ -17,26 +17,18 @@ POLL_S = 0.05
 MAX_PATIENCE_MS = 60_000
 
 
-def _wall() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _steady() -> int:
-    return time.monotonic_ns() // 1_000_000
-
-
 class Guard:
     """Knows all keys and tenants that have spent or asked. Lives on one event loop."""
 
     def __init__(
         self,
-        limiter: Limiter | None = None,
+        limiter: Limiter,
         *,
-        wall_ms: Callable[[], int] = _wall,
-        steady_ms: Callable[[], int] = _steady,
+        wall_ms: Callable[[], int],
+        steady_ms: Callable[[], int],
     ) -> None:
-        """Windows go by the wall clock, limits by one that is never set. `limiter` counts; unset: this process alone."""
-        self._limiter = limiter or LocalLimiter(steady_ms)
+        """Windows go by the wall clock, limits by one that is never set."""
+        self._limiter = limiter
         self._wall_ms = wall_ms
         self._steady_ms = steady_ms
         self._parties: dict[tuple[str, str | None], Party] = {}
@@ -46,6 +38,18 @@ class Guard:
         for day, tenant, key_id, num_tokens, cost in rows:
             for party in (self._party(tenant, key_id), self._party(tenant)):
                 party.spending.add(day, num_tokens, cost)
+
+    def begin(self) -> None:
+        """On the running loop, once all was seeded."""
+        self._limiter.begin(self._parties.values)
+
+    async def close(self) -> None:
+        """Nothing is admitted any more; what ended is told to those who share."""
+        await self._limiter.close()
+
+    async def families(self) -> list[Metric]:
+        """For /metrics."""
+        return self._limiter.families()
 
     def peek(self, caller: Caller, fingerprint: int | None = None) -> None:
         """Refuses before the text is read what cannot be admitted now, whatever the text. Raises what `admit` raises."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from forebay.errors import QuotaExceeded, RateLimited
+from forebay.errors import BudgetUnavailable, QuotaExceeded, RateLimited
 from forebay.tenants.limits import LimitName
 from forebay.tenants.windows import end_of
 from forebay.types import Budget, Policy
 
 ADJECTIVES = {"day": "daily", "week": "weekly", "month": "monthly", "total": "total"}
+CLOSED_RETRY_S = 2
 NO_RETRY = {"x-should-retry": "false"}
 
 
@@ -43,6 +44,14 @@ def budget_exceeded(whose: str, budget: Budget, left: int, need: int, day: int) 
     return QuotaExceeded(
         f"The {whose}'s {ADJECTIVES[budget.window]} budget of {_amount(budget, budget.amount)} has "
         f"{_amount(budget, max(left, 0))} left, and this request needs up to {_amount(budget, need)}. {renewal}"
+    )
+
+
+def budget_closed(whose: str, budget: Budget) -> BudgetUnavailable:
+    return BudgetUnavailable(
+        f"The {whose}'s {ADJECTIVES[budget.window]} budget is shared between servers, and what is left of it cannot be "
+        "known right now.",
+        retry_after_s=CLOSED_RETRY_S,
     )
 
 

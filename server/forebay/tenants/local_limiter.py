@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 import structlog
+from prometheus_client.core import Metric
 
-from forebay.tenants.ask import Ask, Claim, Hold, Parties, Party
+from forebay.tenants.ask import Ask, Claim, Ending, Hold, Parties, Party
 from forebay.tenants.buckets import UNIT, Bucket
 from forebay.tenants.limit_errors import budget_exceeded, rate_limited
 from forebay.tenants.limit_headers import BucketsLeft, limit_headers
@@ -29,21 +30,30 @@ class LocalLimiter:
         self.num_shares = 1
         """Of each limit, this process grants one share in so many."""
 
+    def begin(self, parties: Callable[[], Iterable[Party]]) -> None:
+        """Nobody else is to be told of them."""
+
+    async def close(self) -> None:
+        """Nothing is left to be said."""
+
+    def families(self) -> list[Metric]:
+        return []
+
     def peek(self, parties: Parties, whose: Hashable) -> None:
         if all(policy.tokens_per_minute is None for _, policy in parties):
             self._refuse(parties, whose, None, self._steady_ms(), can_wait=True)
 
     async def admit(self, ask: Ask) -> Hold | None:
-        return self.admit_now(ask, self.grant(ask))
+        return self.admit_now(ask, self.grant(ask), self)
 
-    def admit_now(self, ask: Ask, grants: Sequence[int]) -> Hold | None:
-        """Limits alone; `grants` are of the budgets."""
+    def admit_now(self, ask: Ask, grants: Sequence[int], ending: Ending) -> Hold | None:
+        """Limits alone; `grants` are of the budgets. `ending` is told when it has ended."""
         if not self._refuse(ask.parties, ask.whose, ask.tokens, ask.now, can_wait=ask.can_wait):
             return None
         for party, _ in ask.parties:
             party.limits.take(ask.tokens, ask.now)
         held = [party.limits.held(ask.tokens) for party, _ in ask.parties]
-        return ask.hold(self, grants, held, limit_headers(_left(ask.parties)))
+        return ask.hold(ending, grants, held, limit_headers(_left(ask.parties)))
 
     def ended(self, hold: Hold, num_tokens: int) -> None:
         ask, now = hold.ask, self._steady_ms()
