@@ -52,16 +52,16 @@ class QueuedDeltas:
             source = self._source = self._engine.generate(replace(self._request, priority=turn.priority))
             failpoint("dispatched")
         delta = await anext(source)
-        self._count()
+        self._count(source)
         if delta.finish_reason is not None:
             turn.ended()
             if (times := delta.times) is not None:
                 delta = replace(delta, times=replace(times, queue_s=times.queue_s + turn.queue_s))
         return delta
 
-    def _count(self) -> None:
+    def _count(self, source: CountedDeltas) -> None:
         """What the engine has generated, read or not."""
-        num_tokens = self.num_tokens
+        num_tokens = source.num_tokens
         self._turn.generated(num_tokens - self._num_counted)
         self._num_counted = num_tokens
 
@@ -69,6 +69,6 @@ class QueuedDeltas:
         try:
             if self._source is not None:
                 await self._source.aclose()
-                self._count()
+                self._count(self._source)
         finally:
             self._turn.leave()

@@ -79,15 +79,15 @@ class Turn:
         self.num_slots = num_slots
         self.priority = self.of.rank + self.flow.num_running
         self._granted = time.perf_counter()
-        self.charge(PROMPT_WEIGHT * self._num_prompt_tokens)
+        self._charge(PROMPT_WEIGHT * self._num_prompt_tokens)
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
     def generated(self, num_tokens: int) -> None:
         """The engine has generated so many tokens for them."""
-        self.charge(COMPLETION_WEIGHT * num_tokens)
+        self._charge(COMPLETION_WEIGHT * num_tokens)
 
-    def charge(self, cost: int) -> None:
+    def _charge(self, cost: int) -> None:
         self.flow.counter += cost
         self.of.counter += cost * self.of.price
 
