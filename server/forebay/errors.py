@@ -12,6 +12,7 @@
         |   `-- ModelNotFound        404     not_found_error         model_not_found
         |-- MethodNotAllowed         405     invalid_request_error   method_not_allowed
         |-- RequestHeadTimeout       408     invalid_request_error   request_head_timeout
+        |-- AnswerNotStored          409     invalid_request_error   idempotency_answer_not_stored
         |-- BodyTooLarge             413     invalid_request_error   request_too_large
         |-- UnsupportedMediaType     415     invalid_request_error   unsupported_media_type
         |-- IdempotencyConflict      422     invalid_request_error   idempotency_conflict
@@ -23,6 +24,7 @@
         |   |-- Overloaded                                           overloaded
         |   |-- ShuttingDown                                         shutting_down
         |   |-- StorageUnavailable                                   storage_unavailable
+        |   |-- BudgetUnavailable                                    budget_unavailable
         |   |-- IdentityUnavailable                                  identity_unavailable
         |   `-- EngineUnavailable                                    engine_unavailable
         `-- RequestTimeout           504     server_error            timeout
@@ -115,6 +117,13 @@ class IdempotencyConflict(ApiError):
     can_retry = False
 
 
+class AnswerNotStored(ApiError):
+    """The key's request was answered and billed; its answer cannot be given again."""
+
+    status, type, code = 409, "invalid_request_error", "idempotency_answer_not_stored"
+    can_retry = False
+
+
 class RateLimited(ApiError):
     """More than a limit admits; waiting as told helps."""
 
@@ -161,6 +170,12 @@ class StorageUnavailable(Unavailable):
     """What must be written down cannot be, so nothing may begin."""
 
     code = "storage_unavailable"
+
+
+class BudgetUnavailable(Unavailable):
+    """A budget is shared, and what is left of it cannot be known."""
+
+    code = "budget_unavailable"
 
 
 class IdentityUnavailable(Unavailable):

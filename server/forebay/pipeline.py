@@ -24,7 +24,8 @@ from forebay.merge import merge
 from forebay.observe.record import RequestRecord
 from forebay.queued import QueuedDeltas
 from forebay.tenants.fairness import FairQueue
-from forebay.types import Caller, Delta, Deltas, GenerationRequest, Usage
+from forebay.tenants.guard import Guard
+from forebay.types import Caller, Delta, Deltas, GenerationRequest, Sampling, Usage
 
 T = TypeVar("T")
 
@@ -36,6 +37,33 @@ class Work:
     requests: Sequence[GenerationRequest]
     family: ReasoningFamily | None = None
     include_reasoning: bool = True
+    can_clamp: bool = False
+    """The client has set no limit to its tokens, so answers may end earlier where a budget affords less."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(len(request.prompt.token_ids) for request in self.requests)
+
+    @property
+    def max_completion_tokens(self) -> int:
+        return sum(request.num_choices * request.sampling.max_tokens for request in self.requests)
+
+    def clamped(self, max_completion_tokens: int) -> Work:
+        """The same with at most so many tokens, evenly for all choices."""
+        if max_completion_tokens >= self.max_completion_tokens:
+            return self
+        each = max_completion_tokens // sum(request.num_choices for request in self.requests)
+        return replace(
+            self,
+            requests=[
+                replace(request, sampling=_shortened(request.sampling, each)) for request in self.requests
+            ],
+        )
+
+
+def _shortened(sampling: Sampling, max_tokens: int) -> Sampling:
+    most = min(sampling.max_tokens, max_tokens)
+    return replace(sampling, max_tokens=most, min_tokens=min(sampling.min_tokens, most))
 
 
 class Pipeline:
@@ -48,6 +76,7 @@ class Pipeline:
         reading: Admission,
         queue: FairQueue,
         drain: Drain,
+        guard: Guard,
         ledger: Ledger,
         *,
         secret: bytes,
@@ -59,6 +88,7 @@ class Pipeline:
         self._reading = reading
         self._queue = queue
         self._drain = drain
+        self._guard = guard
         self._ledger = ledger
         self._secret = secret
         self._request_timeout_s = request_timeout_s
@@ -72,9 +102,10 @@ class Pipeline:
     ) -> Generation:
         """Admits what `prepare` makes of the request's text; request i's choices get indices `i * num_choices + j`.
 
-        The place is taken first: loading and reading are work that waits, too. Raises `Overloaded`, `ShuttingDown`,
-        `EngineUnavailable`, `RequestTimeout` and what `prepare` raises. The result must be closed.
+        The place is taken first: loading and reading are work that waits, too. Raises `RateLimited`, `QuotaExceeded`,
+        `Unavailable`, `RequestTimeout` and what `prepare` raises. The result must be closed.
         """
+        self._guard.peek(caller, record.fingerprint)
         ticket = self._enter(self._admission, num_sequences, caller)
         account: Account | None = None
         sources: list[QueuedDeltas] = []
@@ -85,7 +116,7 @@ class Pipeline:
                 for request in work.requests:
                     engine.check(request)
                 ticket.wait([len(request.prompt.token_ids) for request in work.requests])
-                account = await self._reserve(caller, record, work)
+                work, account = await self._reserve(caller, record, work)
             salt = self._cache_salt(caller)
             for request in work.requests:
                 turn = self._queue.join(caller, request.num_choices, len(request.prompt.token_ids))
@@ -108,15 +139,33 @@ class Pipeline:
             deltas, sources, work.requests, engine.info, ticket, account, record, partial(self.in_time, record)
         )
 
-    async def _reserve(self, caller: Caller, record: RequestRecord, work: Work) -> Account:
-        """Holds in the ledger the most that the work may come to."""
-        prompt_tokens = sum(len(request.prompt.token_ids) for request in work.requests)
-        completion_tokens = sum(request.num_choices * request.sampling.max_tokens for request in work.requests)
+    async def _reserve(self, caller: Caller, record: RequestRecord, work: Work) -> tuple[Work, Account]:
+        """Holds the most that the work may come to, of limits and budgets and in the ledger.
+
+        Raises `RateLimited`, `QuotaExceeded`, `StorageUnavailable`.
+        """
+        prompt_tokens = work.prompt_tokens
         price = self._ledger.price_of(record.model or "")
-        cost = 0 if price is None else price.most(prompt_tokens, completion_tokens)
-        return await self._ledger.open(
-            caller, record, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, cost=cost
+        hold = await self._guard.admit(
+            caller,
+            prompt_tokens=prompt_tokens,
+            max_completion_tokens=work.max_completion_tokens,
+            can_clamp=work.can_clamp,
+            num_choices=sum(request.num_choices for request in work.requests),
+            cost=None if price is None else partial(price.most, prompt_tokens),
+            fingerprint=record.fingerprint,
         )
+        record.answer_headers.update(hold.headers)
+        account = await self._ledger.open(
+            caller,
+            record,
+            at=hold.at,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=hold.max_completion_tokens,
+            cost=hold.cost,
+            on_settled=hold.settle,
+        )
+        return work.clamped(hold.max_completion_tokens), account
 
     async def read(self, record: RequestRecord, work: Callable[[Engine], Awaitable[T]]) -> T:
         """`work` of the engine that generates nothing. Raises what `start` raises."""
@@ -177,6 +226,7 @@ class Generation:
         self._sources = sources
         self._ticket = ticket
         self._account = account
+        account.streams = sources
         self._record = record
         self._cached_tokens: dict[int, int] = {}
         self._num_choices = requests[0].num_choices
@@ -254,7 +304,15 @@ class Generation:
     def _settle_early(self) -> None:
         """A client that leaves pays for what was generated, one that we have failed for what it was handed."""
         record = self._record
-        generated = replace(self.usage, completion_tokens=sum(source.num_tokens for source in self._sources))
+        generated = replace(
+            self.usage,
+            prompt_tokens=sum(
+                len(request.prompt.token_ids)
+                for request, source in zip(self.requests, self._sources, strict=True)
+                if source.dispatched
+            ),
+            completion_tokens=sum(source.num_tokens for source in self._sources),
+        )
         if record.client_left is not None and not self._failed and record.outcome in ("ok", "client_gone"):
             self._settle("client_gone", generated, generated)
         else:

@@ -17,8 +17,12 @@ from forebay.engines.host import EngineHost
 from forebay.engines.model_source import model_name
 from forebay.exposure import check_exposure
 from forebay.failpoints import arm
+from forebay.idempotency.answers import Answers
+from forebay.idempotency.claims import Claims
+from forebay.ledger.families import LedgerFamilies
 from forebay.ledger.ledger import Ledger
 from forebay.ledger.prices import read_prices
+from forebay.ledger.reconcile import Reconciliation
 from forebay.ledger.usage import UsageReader
 from forebay.models import ModelNames
 from forebay.observe.logs import log_request
@@ -34,6 +38,7 @@ from forebay.tenants.directory import Directory
 from forebay.tenants.fairness import FairQueue
 from forebay.tenants.guard import Guard
 from forebay.tenants.key_watch import KeyWatch
+from forebay.tenants.limiting import build_guard
 
 CLOSE_S = 8.0
 FORCED_CLOSE_S = 0.5
@@ -60,7 +65,10 @@ class Services:
     guard: Guard
     ledger: Ledger
     usage: UsageReader
+    reconciliation: Reconciliation
+    ledger_families: LedgerFamilies
     pipeline: Pipeline
+    claims: Claims
     family_of: FamilyOf
     metrics: Metrics
     stats: Stats
@@ -81,19 +89,28 @@ class Services:
         """Called every second."""
         self.stats.tick()
         self.ledger.tick()
+        self.reconciliation.tick()
+        self.claims.answers.tick()
 
     def begin(self) -> None:
         """On the running loop: settles what a crash left open, reads the keys, then loads the engine."""
         self.ledger.begin()
+        self.ledger_families.begin()
+        self.reconciliation.begin()
         self.guard.seed(self.ledger.totals)
+        self.guard.begin()
+        self.claims.answers.begin()
         self.key_watch.begin()
         self.host.begin()
 
     async def close(self) -> None:
+        await self.claims.close()
         try:
             await self.host.close(FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
         finally:
+            await self.guard.close()
             await self.key_watch.close()
+            await self.reconciliation.close()
             await self.ledger.close(FLUSH_S)
 
 
@@ -142,7 +159,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         lease_s=lease_s,
         keep_months=settings.ledger_keep_months,
     )
-    guard = Guard()
+    guard = build_guard(settings, database)
     pipeline = Pipeline(
         host,
         admission,
@@ -154,9 +171,20 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         secret=secret,
         request_timeout_s=settings.request_timeout_s,
     )
+    answers = Answers(
+        database,
+        ttl_s=settings.idempotency_ttl_s,
+        max_total_bytes=settings.idempotency_max_total_mib << 20,
+        max_keys=settings.idempotency_max_keys,
+    )
+    claims = Claims(
+        answers, ledger, drain, grace_s=settings.idempotency_grace_s, max_bytes=settings.idempotency_max_bytes
+    )
     models = ModelNames.of(
         settings.served_model_names, "scripted" if choice.engine == "scripted" else model_name(settings)
     )
+    reconciliation = Reconciliation(database, ledger, host.work)
+    ledger_families = LedgerFamilies(database, ledger, reconciliation)
     monitor = SystemMonitor()
     return Services(
         settings=settings,
@@ -170,8 +198,11 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         guard=guard,
         ledger=ledger,
         usage=UsageReader(database),
+        reconciliation=reconciliation,
+        ledger_families=ledger_families,
         pipeline=pipeline,
+        claims=claims,
         family_of=FamilyOf(settings.reasoning_family),
-        metrics=Metrics(host, queue, drain, monitor),
+        metrics=Metrics(host, queue, drain, monitor, [ledger_families.read, guard.families]),
         stats=Stats(host, queue, drain, monitor),
     )

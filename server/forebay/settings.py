@@ -136,6 +136,25 @@ class Settings(BaseSettings):
     idempotency_max_keys: int = Field(50_000, gt=0, description="Most keys that are known as answered.")
     failpoint: str | None = Field(None, description="For tests: where the process is to kill itself.")
 
+    # What several servers share
+    redis_url: SecretStr | None = Field(
+        None, description="Redis 7 or later, `redis://[user:password@]host:port/db`; unset: limits are this server's own."
+    )
+    redis_prefix: str = Field("forebay:", description="What the names of all keys in Redis begin with.")
+    redis_timeout_s: float = Field(0.2, gt=0, description="An answer of Redis that takes longer counts as none.")
+    replicas: int | None = Field(
+        None,
+        gt=0,
+        description="Servers that share Redis. While it is away, each grants one share in so many of the rate limits; "
+        "once it was wiped, shared budgets open again when so many have said what they hold. Unset: those that are known.",
+    )
+    budget_tranche: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="Part of each hard budget that a server keeps beyond its need, to go on with while Redis is away.",
+    )
+
     # Who may ask
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="API keys, comma-separated.")
     api_keys_file: Path | None = Field(None, description="File with one API key a line; `#` starts a comment.")

@@ -50,7 +50,7 @@ def test_no_usage_unless_asked_for(raw: httpx.Client, path: str) -> None:
 def test_continuous_usage_grows_to_the_whole(raw: httpx.Client, path: str, include: dict[str, bool]) -> None:
     """`continuous_usage_stats`: each chunk says what was generated so far, and one more the whole of it."""
     options = {"continuous_usage_stats": True, **include}
-    fields = {"max_tokens": 12, "ignore_eos": True, "metadata": {"forebay_burst": "1"}}
+    fields = {"max_tokens": 12, "ignore_eos": True, "metadata": {"forebay_burst": "1", "forebay_inter_token_ms": "1"}}
     *chunks, last = read_chunks(post(raw, path, stream=True, stream_options=options, **fields))
     counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
     assert counts == sorted(counts)
@@ -67,7 +67,7 @@ def test_continuous_usage_grows_to_the_whole(raw: httpx.Client, path: str, inclu
 @pytest.mark.parametrize("options", [{}, {"include_usage": True}], ids=["bare", "with usage"])
 def test_obfuscated_chunks_have_quantised_lengths(raw: httpx.Client, path: str, options: dict[str, bool]) -> None:
     """`include_obfuscation` (Whisper Leak, arXiv:2511.03675): a frame's length tells nothing finer than 64 bytes."""
-    fields = {"max_tokens": 60, "ignore_eos": True, "metadata": {"forebay_burst": "1"}}
+    fields = {"max_tokens": 60, "ignore_eos": True, "metadata": {"forebay_burst": "1", "forebay_inter_token_ms": "1"}}
     answer = post(raw, path, stream=True, stream_options={"include_obfuscation": True, **options}, **fields)
     chunks = [chunk for chunk in read_chunks(answer) if chunk["choices"]]
     frames = [frame for frame in read_frames(answer) if b'"choices":[{' in frame]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import httpx
 
-from ledger.test_disk import ask_until_refused, full_disk
+from support.full_disk import ask_until_refused, full_disk
 from support.keyed import CHAT, keyed, new_key, question, request_id_of
 from support.ledger import LedgerFile
 from support.server import ServerProcess

@@ -25,7 +25,15 @@ async def opened(folder: Path, *, strict: bool) -> AsyncIterator[tuple[Account, 
     ledger = Ledger(database, b"s" * 32, None, strict=strict, lease_s=60)
     ledger.begin()
     record = RequestRecord("0" * 32, "POST", route="/r", model="m", stream=True)
-    account = await ledger.open(Caller("t", "k"), record, prompt_tokens=1, completion_tokens=100, cost=0)
+    account = await ledger.open(
+        Caller("t", "k"),
+        record,
+        at=1_800_000_000_000,
+        prompt_tokens=1,
+        completion_tokens=100,
+        cost=0,
+        on_settled=lambda num_tokens, cost: None,
+    )
     yield account, database
     account.settle("complete", Usage(1, 100), Usage(1, 100))
     await ledger.close(5)

@@ -27,6 +27,7 @@ from forebay.types import Caller, Usage
 SECRET = b"s" * 32
 PRICES = PriceTable.model_validate({"version": "1", "models": {"*": {"prompt": 1_500_000, "completion": 2_000_000}}})
 CALLERS = (Caller("red", "r1"), Caller("red", "r2"), Caller("blue", "b1"))
+COMMON: dict[str, Any] = {"at": 1_800_000_000_000, "on_settled": lambda num_tokens, cost: None}
 
 
 @dataclass
@@ -77,7 +78,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.requests[request_id] = Request(who, prompt, limit)
         cost = PRICES.models["*"].most(prompt, limit)
         self.accounts[request_id] = self.run_async(
-            self.ledger.open(who, record, prompt_tokens=prompt, completion_tokens=limit, cost=cost)
+            self.ledger.open(who, record, prompt_tokens=prompt, completion_tokens=limit, cost=cost, **COMMON)
         )
 
     @rule(who=st.sampled_from(CALLERS))
@@ -89,7 +90,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
         async def reserve() -> None:
             opening = asyncio.ensure_future(
-                self.ledger.open(who, record, prompt_tokens=3, completion_tokens=5, cost=99)
+                self.ledger.open(who, record, prompt_tokens=3, completion_tokens=5, cost=99, **COMMON)
             )
             await asyncio.sleep(0)
             opening.cancel()

@@ -30,8 +30,8 @@ class Departure:
     outcome: str
 
 
-def leave_after(server: ServerProcess, witness: Witness, num_tokens: int, way: str) -> Departure:
-    """One token a frame, a few milliseconds apart."""
+def leave_after(server: ServerProcess, witness: Witness, num_tokens: int, way: str, *lines: str) -> Departure:
+    """One token a frame, a few milliseconds apart. `lines`: more headers."""
     seen = witness.seen()
     body: dict[str, Any] = {
         "messages": [{"role": "user", "content": "go"}],
@@ -42,7 +42,7 @@ def leave_after(server: ServerProcess, witness: Witness, num_tokens: int, way: s
         "metadata": {"forebay_inter_token_ms": "3", "forebay_first_token_ms": "0" if num_tokens else "60000"},
     }
     with connect(server.port) as sock:
-        sock.sendall(post("/v1/chat/completions", body))
+        sock.sendall(post("/v1/chat/completions", body, *lines))
         request_id = witness.newest(seen)
         witness.wait_for(request_id, "start")
         num_read = read_tokens(sock, num_tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -42,6 +43,7 @@ def json_body(schema: type[BodyT], scope: Scope) -> Callable[..., Awaitable[Body
         settings = services.settings
         async with services.pipeline.in_time(record):
             raw = await read_capped(request, settings.max_body_bytes)
+        record.fingerprint = zlib.crc32(raw)
         if len(raw) < LARGE_BYTES:
             body = read_body(schema, raw, settings.max_json_depth)
         else:

@@ -15,6 +15,7 @@ from forebay.api.body import json_body, note_ignored
 from forebay.api.deps import ChatCaller, RecordDep, ServicesDep
 from forebay.api.disconnect import unless_gone
 from forebay.api.frames import ChatFrames
+from forebay.api.idempotent import idempotent
 from forebay.api.openapi import documented
 from forebay.api.respond import answer_head, respond
 from forebay.api.sampling import check_options, to_sampling
@@ -32,6 +33,7 @@ router = APIRouter()
 @router.post(
     "/v1/chat/completions", **documented(ChatRequest, ChatCompletion, "A chat completion, or with `stream` its chunks.")
 )
+@idempotent
 async def create_chat_completion(
     request: Request,
     body: Annotated[ChatRequest, Depends(json_body(ChatRequest, "chat"))],
@@ -62,7 +64,12 @@ async def create_chat_completion(
         if family is not None and family.hidden_by_skipping(engine.info.special_tokens):
             sampling = replace(sampling, skip_special_tokens=False)
         asked = GenerationRequest(record.request_id, prompt, sampling, num_choices, metadata=record.metadata)
-        return Work([asked], family, include_reasoning=body.include_reasoning is not False)
+        return Work(
+            [asked],
+            family,
+            include_reasoning=body.include_reasoning is not False,
+            can_clamp=body.max_completion_tokens is None and body.max_tokens is None,
+        )
 
     generation = await unless_gone(request, services.pipeline.start(caller, record, num_choices, prepare))
     shape = {"logprobs": bool(body.logprobs), "reasoning_content": services.settings.reasoning_content}

@@ -13,6 +13,7 @@ from forebay.api.body import json_body
 from forebay.api.deps import CompletionsCaller, RecordDep, ServicesDep
 from forebay.api.disconnect import unless_gone
 from forebay.api.frames import CompletionFrames
+from forebay.api.idempotent import idempotent
 from forebay.api.openapi import documented
 from forebay.api.respond import answer_head, respond
 from forebay.api.sampling import check_options, to_sampling
@@ -31,6 +32,7 @@ DEFAULT_MAX_TOKENS = 16
 @router.post(
     "/v1/completions", **documented(CompletionRequest, Completion, "A text completion, or with `stream` its chunks.")
 )
+@idempotent
 async def create_completion(
     request: Request,
     body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest, "completions"))],
@@ -42,6 +44,7 @@ async def create_completion(
     settings = services.settings
     record.model = services.models.resolve(body.model, caller)
     record.user, record.metadata = body.user or record.user, body.metadata or {}
+    record.stream = bool(body.stream)
     check_options(body, max_choices=settings.max_choices)
     num_choices = body.n or 1
     given = list_prompts(body, max_prompts=settings.max_prompts)
@@ -66,7 +69,8 @@ async def create_completion(
                     metadata=record.metadata,
                 )
                 for position, prompt in enumerate(prompts)
-            ]
+            ],
+            can_clamp=body.max_tokens is None,
         )
 
     generation = await unless_gone(request, services.pipeline.start(caller, record, num_sequences, prepare))

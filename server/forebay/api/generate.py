@@ -14,6 +14,7 @@ from forebay.api.answers import collect
 from forebay.api.body import json_body
 from forebay.api.deps import CompletionsCaller, RecordDep, ServicesDep
 from forebay.api.disconnect import unless_gone
+from forebay.api.idempotent import idempotent
 from forebay.api.openapi import documented
 from forebay.api.sampling import plain_sampling
 from forebay.api.schemas import GenerateRequest
@@ -27,6 +28,7 @@ DEFAULT_MAX_TOKENS = 128
 
 
 @router.post("/generate", **documented(GenerateRequest, GenerateAnswer, "The text and how it ended."))
+@idempotent
 async def generate(
     request: Request,
     body: Annotated[GenerateRequest, Depends(json_body(GenerateRequest, "completions"))],
@@ -42,7 +44,7 @@ async def generate(
         sampling = plain_sampling(
             body, engine.info, num_prompt_tokens=len(prompt.token_ids), default_max_tokens=DEFAULT_MAX_TOKENS
         )
-        return Work([GenerationRequest(record.request_id, prompt, sampling)])
+        return Work([GenerationRequest(record.request_id, prompt, sampling)], can_clamp=body.max_tokens is None)
 
     generation = await unless_gone(request, services.pipeline.start(caller, record, 1, prepare))
     async with aclosing(generation):

@@ -30,7 +30,7 @@ async def stream(
 ) -> EventStream:
     """Starts the response at the first delta, so that errors before it keep their status; a client that waits longer
     than a keep-alive interval gets the headers and comments meanwhile, and errors as a frame."""
-    record.stream = True
+    assert record.stream, "the ledger was to cover each delta"
     first = asyncio.ensure_future(_first(generation))
     try:
         await wait_unless_gone(request, first, timeout_s=settings.sse_ping_s)

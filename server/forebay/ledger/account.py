@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from forebay.failpoints import failpoint
 from forebay.ledger.rows import Entry
-from forebay.ledger.writes import LedgerWrites
+from forebay.ledger.tally import Stream, Tally
+from forebay.ledger.writes import LedgerWrites, Settlement
 from forebay.stores.group_commit import GroupCommit
 from forebay.types import Usage
 
@@ -25,6 +26,9 @@ Outcome = Literal["complete", "client_gone", "failed"]
 
 Cost = Callable[[Usage, int], int]
 """Of a usage and microseconds of engine time."""
+
+OnSettled = Callable[[int, int], None]
+"""Told tokens and cost, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +53,16 @@ class Account:
         "_delivered",
         "_durable",
         "_held",
+        "_keep_settlement",
         "_moved",
         "_on_settled",
+        "_tally",
         "_threshold",
         "_writer",
         "_writes",
         "opened",
         "settled",
+        "streams",
     )
 
     def __init__(
@@ -64,15 +71,20 @@ class Account:
         cost: Cost,
         writer: GroupCommit,
         writes: LedgerWrites,
-        on_settled: Callable[[Account], None],
+        on_settled: OnSettled,
+        tally: Tally,
         *,
         strict: bool,
+        keep_settlement: Callable[[Settlement], None] | None = None,
     ) -> None:
+        """`keep_settlement` is given a complete answer's settlement, to write it later (`Ledger.settle_with`)."""
         self._held = held
         self._cost = cost
         self._writer = writer
         self._writes = writes
         self._on_settled = on_settled
+        self._tally = tally
+        self._keep_settlement = keep_settlement
         self._allowance = 0 if strict else ALLOWANCE
         self._threshold = 1 if strict else ASK_AFTER
         self._delivered = 0
@@ -81,6 +93,8 @@ class Account:
         self._moved: asyncio.Future[BaseException | None] | None = None
         self.opened = time.monotonic()
         self.settled = False
+        self.streams: Sequence[Stream] = ()
+        """Where the engine's work for it is counted."""
 
     @property
     def request_id(self) -> str:
@@ -127,10 +141,10 @@ class Account:
         *,
         finish_reason: str | None = None,
         use: EngineUse | None = None,
-    ) -> int:
-        """`billed` is what the client pays for, `generated` what the engine has done for it. Returns the cost."""
+    ) -> None:
+        """`billed` is what the client pays for, `generated` what the engine has done for it."""
         if self.settled:
-            return 0
+            return
         self.settled = True
         use = use or EngineUse()
         engine_us = use.prefill_us + use.decode_us
@@ -160,9 +174,12 @@ class Account:
                 cost=0,
             )
         failpoint("settling")
-        self._writer.put(self._writes.settle, (row, free), kept=True)
-        self._on_settled(self)
-        return row.cost
+        if outcome == "complete" and self._keep_settlement is not None:
+            self._keep_settlement((row, free))
+        else:
+            self._writer.put(self._writes.settle, (row, free), kept=True)
+        self._tally.settled(generated, self.streams, complete=outcome == "complete")
+        self._on_settled(billed.total_tokens, row.cost)
 
     def abandon(self) -> None:
         """Settles what nobody else will: as failed, at what was covered."""

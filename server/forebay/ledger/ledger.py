@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
+from collections.abc import Sequence
 from functools import partial
 
 import orjson
@@ -11,12 +13,13 @@ import structlog
 
 from forebay.errors import ConfigurationError
 from forebay.failpoints import failpoint
-from forebay.ledger.account import Account
+from forebay.ledger.account import Account, OnSettled
 from forebay.ledger.prices import Price, PriceTable
 from forebay.ledger.retention import drop_months
 from forebay.ledger.rows import Entry
 from forebay.ledger.sweep import sweep
-from forebay.ledger.writes import LedgerWrites, tail
+from forebay.ledger.tally import Stream, Tally
+from forebay.ledger.writes import Also, LedgerWrites, Settlement, tail
 from forebay.observe.record import RequestRecord
 from forebay.stores.database import Database
 from forebay.stores.group_commit import CALLS
@@ -59,10 +62,18 @@ class Ledger:
         self._drop_due = 0.0
         self._begun = False
         self.num_recovered = 0
+        self.tally = Tally()
+        self.totals: Sequence[tuple[int, str, str, int, int]] = ()
+        """What was settled before `begin`: UTC day, tenant, key id, tokens, micro-units of money."""
 
     @property
     def num_open(self) -> int:
         return len(self._open)
+
+    @property
+    def open_streams(self) -> list[Stream]:
+        """Of requests that are not settled."""
+        return [stream for account in self._open.values() for stream in account.streams]
 
     def open_file(self) -> None:
         """Makes sure of the file, so that settings which cannot serve are found out early. Raises ConfigurationError."""
@@ -82,21 +93,33 @@ class Ledger:
                 num_requests=self.num_recovered,
                 seconds=round(time.perf_counter() - began, 3),
             )
+        self.totals = connection.execute("SELECT day, tenant, key_id, num_tokens, cost FROM daily_totals").fetchall()
         self._database.begin()
         self._begun = True
 
     async def open(
-        self, caller: Caller, record: RequestRecord, *, prompt_tokens: int, completion_tokens: int, cost: int
+        self,
+        caller: Caller,
+        record: RequestRecord,
+        *,
+        at: int,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cost: int,
+        on_settled: OnSettled,
     ) -> Account:
-        """Holds the most that the request may come to; durable when it returns. Raises `StorageUnavailable`."""
+        """Holds the most that the request may come to; durable when it returns.
+
+        `at`: Unix milliseconds, whose day's budgets pay. `on_settled` is told tokens and micro-units of money in the
+        end, in any case. Raises `StorageUnavailable`.
+        """
         assert record.model is not None
         price = self.price_of(record.model)
-        now = time.time_ns() // 1_000_000
         held = Entry(
             request_id=record.request_id,
             kind="reserve",
-            at=now,
-            reserved_at=now,
+            at=at,
+            reserved_at=at,
             tenant=caller.tenant,
             key_id=caller.key_id,
             user_id=record.user,
@@ -126,13 +149,25 @@ class Ledger:
         def cost_of(usage: Usage, engine_us: int) -> int:
             return engine_us if price is None else price.cost(usage)
 
+        def settled(num_tokens: int, cost: int) -> None:
+            self._open.pop(held.request_id, None)
+            on_settled(num_tokens, 0 if price is None else cost)
+
         writer = self._database.writer
-        account = Account(held, cost_of, writer, self._writes, self._settled, strict=self._strict)
-        failpoint("reserving")
-        reserved = writer.write(self._writes.reserve, held)
+        account = Account(
+            held,
+            cost_of,
+            writer,
+            self._writes,
+            settled,
+            self.tally,
+            strict=self._strict,
+            keep_settlement=record.keep_settlement,
+        )
         self._open[held.request_id] = account
+        failpoint("reserving")
         try:
-            await reserved
+            await writer.write(self._writes.reserve, held)
         except BaseException:
             # Cancelled, the row may be written all the same; then this settles it, and else it changes nothing.
             account.settle("client_gone", NOTHING, NOTHING)
@@ -140,12 +175,13 @@ class Ledger:
         failpoint("reserved")
         return account
 
+    def settle_with(self, settlement: Settlement, also: Also) -> asyncio.Future[bool]:
+        """Writes a settlement that was kept back, and in the same transaction something else. Tried until durable."""
+        return self._database.writer.write(self._writes.settle_with, (settlement, also), kept=True)
+
     def price_of(self, model: str) -> Price | None:
         """None where tokens have no price and engine time is the cost."""
         return None if self.prices is None else self.prices.of(model)
-
-    def _settled(self, account: Account) -> None:
-        self._open.pop(account.request_id, None)
 
     def tick(self) -> None:
         """Called every second: ends leases, and from time to time signs a head and drops months."""

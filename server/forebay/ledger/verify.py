@@ -145,7 +145,8 @@ def _check_totals(connection: sqlite3.Connection, *, complete: bool) -> Iterator
     since = 0 if complete else (oldest or 0) // DAY_MS + 1
     derived = f"""
         SELECT reserved_at / {DAY_MS} AS day, tenant, key_id,
-            count(*), sum(prompt_tokens + completion_tokens), sum(cost)
+            count(*), sum(prompt_tokens + completion_tokens),
+            sum(CASE WHEN price_version IS NULL THEN 0 ELSE cost END)
         FROM entries WHERE kind = 'settle' GROUP BY 1, 2, 3
     """  # noqa: S608 - a number of ours
     stored = "SELECT day, tenant, key_id, num_requests, num_tokens, cost FROM daily_totals"

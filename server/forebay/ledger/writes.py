@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from forebay.ledger.chain import GENESIS, link, segment_of, sign
@@ -24,10 +24,13 @@ ON CONFLICT (day, tenant, key_id) DO UPDATE SET
 Settlement = tuple[Entry, Entry | None]
 """What the client is billed, and what the engine did beyond that."""
 
+Also = Callable[[sqlite3.Connection], None]
+"""What else is to be true once a settlement is, and not before."""
+
 
 class LedgerWrites:
-    """The three kinds of write. `reserve` takes an Entry, `checkpoint` (request id, completion tokens), `settle` a
-    Settlement; each settlement's result says whether it was the one that counted."""
+    """The kinds of write. `reserve` takes an Entry, `checkpoint` (request id, completion tokens), `settle` a
+    Settlement, `settle_with` (Settlement, Also); each settlement's result says whether it was the one that counted."""
 
     def __init__(self, secret: bytes) -> None:
         """`secret` signs heads."""
@@ -35,6 +38,7 @@ class LedgerWrites:
         self.reserve = Writing(0, self._reserve)
         self.checkpoint = Writing(1, self._checkpoint)
         self.settle = Writing(2, self._settle)
+        self.settle_with = Writing(2, self._settle_with)
 
     def _reserve(self, connection: sqlite3.Connection, entries: list[Entry]) -> None:
         self._append(connection, entries)
@@ -72,6 +76,13 @@ class LedgerWrites:
             results.append(settle.request_id in closed)
             closed.discard(settle.request_id)
         return results
+
+    def _settle_with(self, connection: sqlite3.Connection, items: list[tuple[Settlement, Also]]) -> list[bool]:
+        counted = self._settle(connection, [settlement for settlement, _ in items])
+        for (_, also), counts in zip(items, counted, strict=True):
+            if counts:
+                also(connection)
+        return counted
 
     def _append(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
         seq, head, segment = tail(connection)
@@ -117,7 +128,7 @@ def _add_to_totals(connection: sqlite3.Connection, settled: Iterable[Entry]) -> 
         total = totals.setdefault((day_of(entry.reserved_at), entry.tenant, entry.key_id), [0, 0, 0])
         total[0] += 1
         total[1] += entry.prompt_tokens + entry.completion_tokens
-        total[2] += entry.cost
+        total[2] += entry.cost if entry.price_version is not None else 0  # else it is no money
     for key, total in totals.items():
         connection.execute(ADD_TO_TOTALS, (*key, *total))
 

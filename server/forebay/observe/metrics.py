@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 from prometheus_client import generate_latest
@@ -26,13 +26,23 @@ from forebay.observe.system import SystemMonitor
 class Metrics:
     """Counts finished requests; reads engine, drain, process and GPUs when scraped."""
 
-    def __init__(self, host: EngineSource, queue: QueueSource, drain: DrainSource, monitor: SystemMonitor) -> None:
+    def __init__(
+        self,
+        host: EngineSource,
+        queue: QueueSource,
+        drain: DrainSource,
+        monitor: SystemMonitor,
+        others: Sequence[Callable[[], Awaitable[Iterable[Metric]]]] = (),
+    ) -> None:
+        """`others` give the families of parts above this layer, at each scrape."""
+        self._others = others
         self._host = host
         self._queue = queue
         self._drain = drain
         self._monitor = monitor
         self._requests: Counter[tuple[str, str, str]] = Counter()
         self._errors: Counter[str] = Counter()
+        self._replays = 0
         self._tokens: Counter[str] = Counter(prompt=0, completion=0, cached=0, reasoning=0)
         self._durations: dict[str, Histogram] = {}
         self._ttft = Histogram(LATENCY_BOUNDS_S)
@@ -46,6 +56,8 @@ class Metrics:
         self._requests[record.route, str(record.status or "none"), record.outcome] += 1
         if record.error_code is not None:
             self._errors[record.error_code] += 1
+        if record.replay_of is not None:
+            self._replays += 1
         if (usage := record.usage) is not None:
             tokens = self._tokens
             tokens["prompt"] += usage.prompt_tokens
@@ -73,6 +85,8 @@ class Metrics:
     async def render(self) -> bytes:
         """The text format: ours, then what the engine's own library registered, if it runs and has any."""
         read = [*engine_families(self._host, self._queue), *drain_families(self._drain)]
+        for families in self._others:
+            read += await families()
         ours = await asyncio.to_thread(self._write, read)
         engine_metrics = getattr(self._host.current, "engine_metrics", None)
         if engine_metrics is None:
@@ -93,6 +107,9 @@ class Metrics:
         for code, count in list(self._errors.items()):
             errors.add_metric((code,), count)
         yield errors
+        yield CounterMetricFamily(
+            "forebay_replays", "Requests with an Idempotency-Key that got another one's answer.", value=self._replays
+        )
         tokens = CounterMetricFamily(
             "forebay_tokens",
             "Tokens of finished requests; cached are part of prompt, reasoning part of completion.",

@@ -22,7 +22,7 @@ class RequestRecord:
     times are `time.perf_counter()` seconds.
 
     `usage` is what the client is billed, `uncharged_tokens` what the engine generated beyond it. `answer_headers` go
-    with whatever is answered. `replay_of` is the request whose answer this one got once more. `told_elsewhere`: another
+    with whatever is answered. `fingerprint` is the body's, so that the same request is known again. `replay_of` is the request whose answer this one got once more. `told_elsewhere`: another
     record tells of the request, its generation's, which may outlast it. `keep_settlement` takes the ledger's settlement
     of a complete answer, to have it written together with the answer. `route` is the route's template
     ("/v1/models/{model_id}"), never the path of a client; "unmatched" where none fits.
@@ -34,6 +34,7 @@ class RequestRecord:
     route: str = "unmatched"
     client_request_id: str | None = None
     retry_count: int = 0
+    fingerprint: int | None = None
     status: int | None = None
     outcome: Outcome = "ok"
     error_code: str | None = None

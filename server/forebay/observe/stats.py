@@ -31,6 +31,7 @@ class Stats:
         self._monitor = monitor
         self._started = time.monotonic()
         self._outcomes: Counter[str] = Counter()
+        self._num_uncharged = 0
         self._ttft: deque[float] = deque(maxlen=WINDOW)
         self._tpot: deque[float] = deque(maxlen=WINDOW)
         self._e2e: deque[float] = deque(maxlen=WINDOW)
@@ -42,6 +43,7 @@ class Stats:
         if record.route in PROBES or record.route in SCRAPES:
             return
         self._outcomes[record.outcome] += 1
+        self._num_uncharged += record.uncharged_tokens
         if record.outcome != "ok" or (ttft_s := record.ttft_s) is None:
             return
         self._ttft.append(ttft_s)
@@ -78,6 +80,7 @@ class Stats:
                 "in_flight": self._drain.in_flight,
                 **{name: self._outcomes[name] for name in ("ok", "refused", "failed", "timeout", "client_gone")},
             },
+            **({"uncharged_tokens": self._num_uncharged} if self._num_uncharged else {}),
             "latency_ms": {
                 "window": len(self._e2e),
                 "ttft": summarize(self._ttft),

@@ -34,10 +34,11 @@ class FleetState:
 class Fleet:
     """Nobody is forgotten unless an operator says so (`forebay replicas forget`)."""
 
-    def __init__(self, database: Database, replicas: int | None) -> None:
+    def __init__(self, database: Database, replicas: int | None, quarantine_ms: int = QUARANTINE_MS) -> None:
         """`replicas`: how many there are, where an operator says so."""
         self._database = database
         self._replicas = replicas
+        self._quarantine_ms = quarantine_ms
         self._kept: frozenset[str] = frozenset()
         self.replica_id = ""
         self.known: frozenset[str] = frozenset()
@@ -57,7 +58,7 @@ class Fleet:
         return {
             "known": sorted(self.known),
             "replicas": self._replicas or 0,
-            "quarantine_ms": QUARANTINE_MS,
+            "quarantine_ms": self._quarantine_ms,
             "alive_ms": ALIVE_MS,
         }
 

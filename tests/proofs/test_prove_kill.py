@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forebay.failpoints import FAILPOINTS
-from ledger.test_crash import make, restart, storm_until_killed
+from ledger.test_kill import make, restart, storm_until_killed
 from proofs.conftest import Proof
 from support.crash import ALLOWANCE, Seen, judge
 

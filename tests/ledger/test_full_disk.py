@@ -4,53 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 
+from support.full_disk import CHAT, ask_until_refused, body, full_disk
 from support.ledger import LedgerFile
 from support.server import ServerProcess
 from support.wire import eventually
-
-CHAT = "/v1/chat/completions"
-ROOM = 1 << 20
-"""Bytes that any file of the server may have while its disk is full."""
-
-
-@contextmanager
-def full_disk(server: ServerProcess) -> Iterator[None]:
-    """Every write beyond `ROOM` fails in the kernel (EFBIG), as on a full disk (ENOSPC): SQLite treats them alike."""
-    assert server.process is not None
-    limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (ROOM, limit[1]))
-    yield
-    if server.process.poll() is None:
-        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limit)
-
-
-def body(**more: Any) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": "go"}], "max_tokens": 200, "ignore_eos": True, **more}
 
 
 @pytest.fixture
 def server(make_server: Callable[..., ServerProcess]) -> ServerProcess:
     return make_server()
-
-
-async def ask_until_refused(client: httpx.AsyncClient) -> tuple[set[str], httpx.Response]:
-    """The ids of what was answered, and the refusal."""
-    answered = set()
-    for _ in range(400):
-        answers = await asyncio.gather(*(client.post(CHAT, json=body()) for _ in range(4)))
-        answered |= {answer.json()["id"].partition("-")[2] for answer in answers if answer.status_code == 200}
-        for answer in answers:
-            if answer.status_code != 200:
-                return answered, answer
-    raise AssertionError("the disk was never full")
 
 
 async def test_a_full_disk_refuses_new_work_and_loses_nothing(server: ServerProcess) -> None:

@@ -1,0 +1,289 @@
+"""What keys, limits, budgets and the ledger cost a request: the same server with all of it on, and with none of it.
+
+    python benchmarks/accounting_cost.py [--pairs 7] [--requests 4000] [--connections 16]
+
+Prints one JSON object: microseconds of the server's CPU (all its threads) a request, the difference with a 95% interval
+of its median over the pairs, and how the disk did: the 99th percentile of a group commit beside that of a bare
+`fdatasync` of one page in the same folder. The server is kept on one core and the client on another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import uvloop
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
+
+from forebay.settings import Settings  # noqa: E402 - after the path
+from support.server import SERVER_ROOT, ServerProcess, free_port  # noqa: E402
+
+BODY = {"model": "scripted", "max_tokens": 16, "ignore_eos": True, "messages": [{"role": "user", "content": "hello"}]}
+PRICES = {"version": "1", "models": {"*": {"prompt": 100_000, "completion": 400_000}}}
+
+
+class Client(asyncio.Protocol):
+    """One connection, one request at a time, hardly any work of its own."""
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+        self.answered: asyncio.Future[bytes] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        end = self.received.find(b"\r\n\r\n")
+        if end < 0 or self.answered is None:
+            return
+        head = bytes(self.received[:end]).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        if len(self.received) >= end + 4 + length:
+            self.received.clear()
+            self.answered.set_result(head)
+
+    def ask(self, request: bytes) -> asyncio.Future[bytes]:
+        self.answered = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self.answered
+
+
+async def load(port: int, key: str | None, num_requests: int, num_connections: int) -> list[float]:
+    """Seconds of each request."""
+    body = json.dumps(BODY).encode()
+    authorization = f"Authorization: Bearer {key}\r\n" if key else ""
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\n{authorization}Content-Type: application/json\r\n"
+    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    took = []
+    left = num_requests
+
+    async def ask_on() -> None:
+        nonlocal left
+        transport, client = await asyncio.get_running_loop().create_connection(Client, "127.0.0.1", port)
+        while left > 0:
+            left -= 1
+            began = time.perf_counter()
+            status = await client.ask(request)
+            took.append(time.perf_counter() - began)
+            assert b" 200 " in status[:16], status
+        transport.close()
+
+    await asyncio.gather(*(ask_on() for _ in range(num_connections)))
+    return took
+
+
+class Accounting:
+    """The server as users run it, with a key that has every kind of limit and budget, none of which it reaches."""
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        (folder / "prices.json").write_text(json.dumps(PRICES), encoding="utf-8")
+        env = {"FOREBAY_DATA_DIR": str(folder / "data"), "FOREBAY_PRICES_FILE": str(folder / "prices.json")}
+        self.key: str | None = self._create_key(env)
+        self.server = ServerProcess(folder / "log", ["--engine", "scripted", *flags], env).start()
+        assert self.server.process is not None
+        self.pid, self.port = self.server.process.pid, self.server.port
+
+    @staticmethod
+    def _create_key(env: dict[str, str]) -> str:
+        words = ["keys", "create", "--name", "bench", "--rpm", "10000000", "--tpm", "1000000000", "--concurrency"]
+        words += ["10000", "--budget", "1000000/month", "--budget", "1000000000tokens/day", "--json"]
+        ran = subprocess.run(
+            [sys.executable, "-m", "forebay", *words],
+            env={**os.environ, "PYTHONPATH": str(SERVER_ROOT), **env},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return str(json.loads(ran.stdout)["key"])
+
+    def commit_seconds(self) -> dict[str, float]:
+        """Of the histogram in /metrics, its bounds and cumulative counts."""
+        text = httpx.get(f"{self.server.url}/metrics", headers={"Authorization": f"Bearer {self.key}"}).text
+        prefix = "forebay_ledger_commit_seconds_bucket{le="
+        pairs = [line.removeprefix(prefix).split("} ") for line in text.splitlines() if line.startswith(prefix)]
+        return {bound.strip('"'): float(count) for bound, count in pairs}
+
+    def stop(self) -> None:
+        self.server.stop()
+
+
+class Nothing:
+    """The same code with limits, budgets and ledger replaced by what costs next to nothing, and without keys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key: str | None = None
+        self.port = free_port()
+        env = {**os.environ, "PYTHONPATH": str(SERVER_ROOT), "FOREBAY_DATA_DIR": str(folder / "none")}
+        env |= {"FOREBAY_LOG_FORMAT": "json", "FOREBAY_PORT": str(self.port)}
+        with (folder / "none.log").open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, __file__, "--serve-nothing"], env=env, stderr=log)
+        self.pid = self.process.pid
+        while self.process.poll() is None:
+            try:
+                if httpx.get(f"http://127.0.0.1:{self.port}/ready").status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+def serve_nothing() -> None:
+    """In a process of its own."""
+    from forebay.app import create_app
+    from forebay.observe.logs import configure_logging
+    from forebay.services import build_services
+    from forebay.serving import Server
+    from forebay.sockets import bind_socket
+
+    class Free:
+        """Guard, hold, ledger and account in one; everything is admitted, covered and forgotten."""
+
+        headers: dict[str, str] = {}
+        at = cost = 0
+        settled = False
+
+        def __init__(self, max_completion_tokens: int = 0) -> None:
+            self.max_completion_tokens = max_completion_tokens
+
+        def peek(self, caller: Any, *_: Any) -> None:
+            pass
+
+        async def admit(self, caller: Any, *, max_completion_tokens: int, **_: Any) -> Free:
+            return Free(max_completion_tokens)
+
+        def price_of(self, model: str) -> None:
+            return None
+
+        async def open(self, *_: Any, **__: Any) -> Free:
+            return Free()
+
+        def covers(self, num_tokens: int) -> bool:
+            return True
+
+        async def cover(self, num_tokens: int) -> None:
+            pass
+
+        def settle(self, *_: Any, **__: Any) -> None:
+            self.settled = True
+
+    settings = Settings(engine="scripted")
+    configure_logging(settings)
+    services = build_services(settings)
+    services.pipeline._guard = services.pipeline._ledger = Free()  # type: ignore[assignment]
+    with bind_socket(settings) as sock:
+        server = Server(create_app(settings, services), services, sock, None, lambda listening: None)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(server.serve(sockets=[sock]))
+
+
+def measure(target: Accounting | Nothing, num_requests: int, num_connections: int) -> dict[str, float]:
+    """Of one round."""
+    process = psutil.Process(target.pid)
+    before = process.cpu_times()
+    began = time.perf_counter()
+    took = uvloop.run(load(target.port, target.key, num_requests, num_connections))
+    seconds = time.perf_counter() - began
+    after = process.cpu_times()
+    cpu = after.user + after.system - before.user - before.system
+    took.sort()
+    return {
+        "requests_per_s": num_requests / seconds,
+        "cpu_us": cpu / num_requests * 1e6,
+        "p50_ms": took[len(took) // 2] * 1000,
+        "p99_ms": took[int(len(took) * 0.99)] * 1000,
+    }
+
+
+def fdatasync_seconds(folder: Path, count: int = 2000) -> list[float]:
+    """Of one page each, sorted."""
+    took = []
+    fd = os.open(folder / "page", os.O_CREAT | os.O_WRONLY, 0o600)
+    try:
+        for _ in range(count):
+            os.write(fd, bytes(4096))
+            began = time.perf_counter()
+            os.fdatasync(fd)
+            took.append(time.perf_counter() - began)
+    finally:
+        os.close(fd)
+    return sorted(took)
+
+
+def bucket_of(cumulative: dict[str, float], share: float) -> str:
+    """The upper bound of the histogram's bucket that holds the percentile."""
+    total = max(cumulative.values())
+    return next(bound for bound, count in cumulative.items() if count >= share * total)
+
+
+def median_interval(values: list[float]) -> tuple[float, float]:
+    """The widest order statistics whose coverage of the median is at least 95% (sign test); all of few values."""
+    ordered = sorted(values)
+    drop = 0 if len(ordered) < 9 else 1 if len(ordered) < 12 else 2
+    return ordered[drop], ordered[-1 - drop]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--requests", type=int, default=4000)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--model", help="for `make bench`, which gives it to every benchmark; not used")
+    parser.add_argument("--serve-nothing", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.serve_nothing:
+        serve_nothing()
+        return
+    rounds: dict[str, list[dict[str, float]]] = {"on": [], "off": []}
+    with tempfile.TemporaryDirectory(dir=ROOT) as name:
+        folder = Path(name)
+        on, off = Accounting(folder), Nothing(folder)
+        cores = sorted(psutil.Process().cpu_affinity())
+        for target in (on, off):
+            psutil.Process(target.pid).cpu_affinity(cores[:1])
+        psutil.Process().cpu_affinity(cores[-1:])
+        try:
+            for target in (on, off):
+                measure(target, args.requests // 4, args.connections)
+            for _ in range(args.pairs):
+                for label, target in (("on", on), ("off", off)):
+                    rounds[label].append(measure(target, args.requests, args.connections))
+            commits = on.commit_seconds()
+            syncs = fdatasync_seconds(folder)
+        finally:
+            on.stop()
+            off.stop()
+    added = [one["cpu_us"] - other["cpu_us"] for one, other in zip(rounds["on"], rounds["off"], strict=True)]
+    figures = {
+        label: {name: round(statistics.median(one[name] for one in ran), 2) for name in ran[0]}
+        for label, ran in rounds.items()
+    }
+    result = {
+        **figures,
+        "added_cpu_us": round(statistics.median(added), 1),
+        "added_cpu_us_interval": [round(value, 1) for value in median_interval(added)],
+        "commit_p99_s_at_most": bucket_of(commits, 0.99),
+        "fdatasync_p99_s": round(syncs[int(len(syncs) * 0.99)], 6),
+        "fdatasync_p50_s": round(syncs[len(syncs) // 2], 6),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
