@@ -55,9 +55,9 @@ async def test_of_answers_that_were_heard_out(engine: Engine) -> None:
 
 async def test_of_answers_that_were_left(engine: Engine) -> None:
     """Before the first read, while the prompt is read, after some tokens, with others that go on."""
-    prompts = [await chat(engine, f"Tell me of the sea, part {number}. " + "Please. " * 60) for number in range(4)]
+    prompts = [await chat(engine, f"Tell me of the sea, part {number}. " + "Please. " * 20) for number in range(4)]
     slow = {"forebay_inter_token_ms": "2"}
-    longer = {"max_tokens": 200, "ignore_eos": True, "metadata": slow}
+    longer = {"max_tokens": 90, "ignore_eos": True, "metadata": slow}
     await check_agreement(
         engine,
         [

@@ -126,6 +126,7 @@ def test_what_is_in_flight_stands_apart(server: ServerProcess) -> None:
             assert found["num_in_flight"] == 8
             assert found["in_flight"]["generated_tokens"] >= 8 * 10
             assert found["in_flight"]["prompt_tokens"] > 0
+        assert "forebay_ledger_open_reservations 8.0" in httpx.get(f"{server.url}/metrics").text
         for sock in socks:
             finish(sock)
     found = eventually(lambda: found if (found := reconcile(server))["num_in_flight"] == 0 else None)

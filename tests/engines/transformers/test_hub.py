@@ -34,7 +34,7 @@ def hub(save_model: Callable[[Any], Path], tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_a_hub_id_is_loaded_from_the_cache(engine: str, hub: Path, tmp_path: Path) -> None:
-    """At the pinned revision, which the server tells; it answers under the model's id."""
+    """At the pinned revision, which the server tells; it answers under the model's id. Ledger and engine count alike."""
     flags = ["--engine", engine, "--model", HUB_ID]
     settings = {"FOREBAY_REVISION": COMMIT, "FOREBAY_KV_CACHE_MEMORY_MIB": "16", "FOREBAY_DTYPE": "float32"}
     server = ServerProcess(tmp_path / "log", flags, settings | {"HF_HOME": str(hub), "HF_HUB_OFFLINE": "1"})
@@ -47,5 +47,8 @@ def test_a_hub_id_is_loaded_from_the_cache(engine: str, hub: Path, tmp_path: Pat
         assert answer.json()["usage"]["completion_tokens"] == 3
         info = httpx.get(f"{server.url}/model/info", timeout=10).json()
         assert COMMIT in str(info)
+        metrics = httpx.get(f"{server.url}/metrics", timeout=10).text
+        for kind in ("prompt", "generated"):
+            assert f'forebay_ledger_drift_tokens{{kind="{kind}"}} 0.0\n' in metrics
     finally:
         server.stop()
