@@ -92,7 +92,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.integers(1, 12),
     st.integers(0, 4),
