@@ -35,9 +35,7 @@ def clock() -> Clock:
 
 
 @pytest_asyncio.fixture(params=["embedded", "redis"])
-async def guard(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, prefix: str
-) -> AsyncIterator[Guard]:
+async def guard(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, prefix: str) -> AsyncIterator[Guard]:
     """Counting by `clock`, in this process or in Redis."""
     if request.param == "embedded":
         yield local_guard(clock)

@@ -128,9 +128,7 @@ async def ask(
 ) -> Hold:
     """A request that is like no other, unless it gets another's `fingerprint`."""
     more = {"cost": None, "fingerprint": next(_prints)} | more
-    return await guard.admit(
-        who, prompt_tokens=prompt, max_completion_tokens=completion, can_clamp=can_clamp, **more
-    )
+    return await guard.admit(who, prompt_tokens=prompt, max_completion_tokens=completion, can_clamp=can_clamp, **more)
 
 
 async def refused(guard: Guard, who: Caller, prompt: int = 10, completion: int = 90, **more: Any) -> RateLimited:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import orjson
 
-from forebay.ledger.rows import Entry
+from forebay.ledger.rows import DAY_MS, Entry, day_of
 
 GENESIS = bytes(32)
 
@@ -23,7 +24,12 @@ def link(previous: bytes, seq: int, entry: Entry) -> bytes:
 
 def segment_of(unix_ms: int) -> str:
     """The month, UTC, as `2026-11`: rows are kept and dropped by it."""
-    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m")
+    return _month_of(day_of(unix_ms))
+
+
+@lru_cache(maxsize=4)
+def _month_of(day: int) -> str:
+    return datetime.fromtimestamp(day * DAY_MS / 1000, UTC).strftime("%Y-%m")
 
 
 def sign(secret: bytes, segment: str, seq: int, head: bytes) -> bytes:

@@ -10,7 +10,7 @@ from forebay.ledger.chain import GENESIS, link, segment_of, sign
 from forebay.ledger.rows import Entry, day_of
 from forebay.stores.group_commit import Writing
 
-CHUNKS = (64, 16, 4, 1)
+CHUNKS = (128, 64, 32, 16, 8, 4, 2, 1)
 """Rows a statement: few sizes, so that each is prepared once; SQLite lets go of the interpreter's lock once for each."""
 
 ADD_TO_TOTALS = """
@@ -24,6 +24,8 @@ ON CONFLICT (day, tenant, key_id) DO UPDATE SET
 Settlement = tuple[Entry, Entry | None]
 """What the client is billed, and what the engine did beyond that."""
 
+Tail = tuple[int, bytes, str]
+
 Also = Callable[[sqlite3.Connection], None]
 """What else is to be true once a settlement is, and not before."""
 
@@ -35,10 +37,15 @@ class LedgerWrites:
     def __init__(self, secret: bytes) -> None:
         """`secret` signs heads."""
         self._secret = secret
-        self.reserve = Writing(0, self._reserve)
+        self._tail: Tail | None = None
+        """As the open transaction has it, or the last one that was committed; None: to be read."""
+        self.reserve = Writing(0, self._reserve, self._forget)
         self.checkpoint = Writing(1, self._checkpoint)
-        self.settle = Writing(2, self._settle)
-        self.settle_with = Writing(2, self._settle_with)
+        self.settle = Writing(2, self._settle, self._forget)
+        self.settle_with = Writing(2, self._settle_with, self._forget)
+
+    def _forget(self) -> None:
+        self._tail = None
 
     def _reserve(self, connection: sqlite3.Connection, entries: list[Entry]) -> None:
         self._append(connection, entries)
@@ -85,7 +92,7 @@ class LedgerWrites:
         return counted
 
     def _append(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
-        seq, head, segment = tail(connection)
+        seq, head, segment = self._tail or tail(connection)
         rows = []
         for entry in entries:
             # By the order of rows, not by a clock that may be set back.
@@ -97,6 +104,7 @@ class LedgerWrites:
             head = link(head, seq, entry)
             rows.append((seq, *entry, head))
         _insert(connection, "INSERT INTO entries VALUES", rows)
+        self._tail = seq, head, segment
 
     def put_head(
         self, connection: sqlite3.Connection, seq: int, segment: str, head: bytes, at: int, *, closes_segment: bool
@@ -111,7 +119,7 @@ class LedgerWrites:
         )
 
 
-def tail(connection: sqlite3.Connection) -> tuple[int, bytes, str]:
+def tail(connection: sqlite3.Connection) -> Tail:
     """The last row's number and hash, and the segment it is in; 0, `GENESIS` and "" where there never was one."""
     last_head = connection.execute("SELECT seq, hash, segment FROM heads ORDER BY seq DESC LIMIT 1").fetchone()
     last_row = connection.execute("SELECT seq, hash, at FROM entries ORDER BY seq DESC LIMIT 1").fetchone()

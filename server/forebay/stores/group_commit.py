@@ -8,6 +8,7 @@ import queue
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,7 +18,9 @@ import structlog
 from forebay.errors import StorageUnavailable
 from forebay.failpoints import failpoint
 
-MAX_GROUP = 512
+LINGER_S = 0.01
+"""How long writes that nobody waits for stay, for a commit that somebody waits for: half as many commits."""
+
 RETRY_S = 0.25
 PROBE = "INSERT INTO meta (name, value) VALUES ('probe', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
@@ -26,16 +29,21 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Writing:
     """A kind of write. Those of one commit are applied together, kinds in order of `rank`, items in order of arrival.
 
     `apply(connection, items)` runs in the writer's thread inside a transaction, and returns a result for each item, or
-    None for all.
+    None for all. `forget` is called there, too, when such a transaction was rolled back.
     """
 
     rank: int
     apply: Callable[[sqlite3.Connection, list[Any]], Sequence[Any] | None]
+    forget: Callable[[], None] = _nothing
 
 
 class _Write:
@@ -67,6 +75,10 @@ def _call_each(connection: sqlite3.Connection, calls: list[Callable[[sqlite3.Con
 CALLS = Writing(3, _call_each)
 
 
+def _look(connection: sqlite3.Connection) -> None:
+    """Writes nothing."""
+
+
 class GroupCommit:
     """The file's only writer in this process. While one commit waits for the disk, the next one's writes gather.
 
@@ -80,6 +92,8 @@ class GroupCommit:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._lingering: deque[_Write] = deque()
+        self._reminder: asyncio.TimerHandle | None = None
         self._kept: list[_Write] = []
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self.refusing: str | None = None
@@ -104,7 +118,19 @@ class GroupCommit:
         """
         if self.refusing is not None and not kept:
             raise _unavailable()
-        self._queue.put(_Write(writing, item, done, kept))
+        write = _Write(writing, item, done, kept)
+        if done is not None:
+            self._queue.put(write)
+            return
+        self._lingering.append(write)
+        if self._reminder is None:
+            self._reminder = self._loop.call_later(LINGER_S, self._remind)
+
+    def _remind(self) -> None:
+        """Wakes the writer for what still lingers."""
+        self._reminder = None
+        if self._lingering:
+            self._queue.put(_Write(CALLS, _look, None, False))
 
     def write(self, writing: Writing, item: Any, *, kept: bool = False) -> asyncio.Future[Any]:
         """The same with a future for the outcome. Cancelling it takes nothing back."""
@@ -131,13 +157,15 @@ class GroupCommit:
 
     async def close(self, timeout_s: float) -> bool:
         """Writes what was handed over and ends the thread. False where the disk took not all of it in time."""
+        if self._reminder is not None:
+            self._reminder.cancel()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, timeout_s)
         return not self._thread.is_alive() and not self._kept
 
     def _run(self) -> None:
         ending = False
-        while not (ending and self._queue.empty()):
+        while not (ending and self._queue.empty() and not self._lingering):
             writes, ended = self._gather()
             ending = ending or ended
             writes = self._kept + writes
@@ -152,19 +180,28 @@ class GroupCommit:
         self._connection.close()
 
     def _gather(self) -> tuple[list[_Write], bool]:
-        """What waits, at least one unless the disk is to be asked again; and whether the end has come."""
+        """What waits and what lingers, at least one unless the disk is to be asked again; and whether the end has come.
+
+        A settlement lingers that was handed over after its reservation. Whatever lingers before the queue is emptied has
+        therefore its reservation in this commit or in an earlier one.
+        """
         writes: list[_Write] = []
-        block = self.refusing is None
-        while len(writes) < MAX_GROUP:
-            try:
-                write = self._queue.get(block)
-            except queue.Empty:
-                break
-            if write is None:
-                return writes, True
-            writes.append(write)
-            block = False
-        return writes, False
+        ended = False
+        try:
+            write = self._queue.get(self.refusing is None)
+            lingering = len(self._lingering)
+            while True:
+                if write is None:
+                    ended = True
+                else:
+                    writes.append(write)
+                write = self._queue.get_nowait()
+        except queue.Empty:
+            pass
+        if ended or not writes:
+            lingering = len(self._lingering)
+        writes += [self._lingering.popleft() for _ in range(lingering)]
+        return writes, ended
 
     def _commit(self, writes: list[_Write]) -> list[_Write]:
         """Commits and tells; returns those that must be tried again."""
@@ -184,6 +221,8 @@ class GroupCommit:
             failpoint("committed")
         except Exception as exc:
             self._roll_back()
+            for writing in kinds:
+                writing.forget()
             if not isinstance(exc, sqlite3.OperationalError):
                 return self._set_apart(writes, exc)
             self._note_refusal(exc)

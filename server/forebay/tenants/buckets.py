@@ -9,54 +9,69 @@ UNIT = 60_000
 class Bucket:
     """Holds one minute's worth and refills continuously. Amounts are in `UNIT`s, times in milliseconds.
 
-    A `level` below zero is refill to come that is promised already. What comes back meanwhile, from requests that used
-    less than they held and from promises that nobody took, is `free`: for whoever asks next, without touching promises.
+    What is promised is set `aside`, and is part of what the bucket holds. A `level` below zero is refill to come that is
+    promised already. What comes back meanwhile, from requests that used less than they held and from promises that
+    nobody took, is `free`: for whoever asks next, without touching promises.
     """
 
-    __slots__ = ("at", "free", "level", "rate")
+    __slots__ = ("aside", "at", "free", "level", "rate")
 
     def __init__(self, rate: int, now: int) -> None:
         """`rate` a minute."""
         self.rate = rate
         self.level = rate * UNIT
         self.free = 0
-        self.at = now
-
-    def refill(self, rate: int, now: int) -> None:
-        """Call it before anything else is asked; the rate may have changed."""
-        level = self.level + (now - self.at) * rate
-        if level >= 0:
-            level += self.free
-            self.free = 0
-        capacity = rate * UNIT
-        self.level = min(level, capacity)
-        self.rate = rate
+        self.aside = 0
         self.at = now
 
     @property
     def available(self) -> int:
         return self.level if self.level >= 0 else self.free
 
-    def take(self, amount: int) -> None:
-        """At most what is available."""
+    def refill(self, rate: int, now: int) -> None:
+        """Call it before anything else is asked; the rate may have changed."""
+        self.level += (now - self.at) * rate
         if self.level >= 0:
-            self.level -= amount
+            self.level += self.free
+            self.free = 0
+        self.rate = rate
+        self.at = now
+        self._cap()
+
+    def take(self, amount: int, promised: int = 0) -> None:
+        """`promised` of it was set aside; of the rest, at most what is available."""
+        self.aside -= promised
+        if amount < promised:
+            self.give(promised - amount)
+        elif self.level >= 0:
+            self.level -= amount - promised
         else:
-            self.free -= amount
+            self.free -= amount - promised
 
     def wait(self, amount: int) -> int:
         """Milliseconds until so much is there beyond what is promised; 0: it is."""
         return 0 if amount <= self.available else -((self.level - amount) // self.rate)
 
-    def book(self, amount: int) -> None:
-        """Sets so much aside, out of refill to come where there is too little."""
+    def set_aside(self, amount: int) -> None:
+        """Promises so much, out of refill to come where there is too little."""
         self.level -= amount
+        self.aside += amount
+
+    def lapse(self, amount: int) -> None:
+        """What was set aside is not taken."""
+        self.aside -= amount
+        self.give(amount)
 
     def give(self, amount: int) -> None:
         """Takes back what was held and not used; below zero, more was used than was held."""
-        if amount < 0:
-            self.level += amount
-        elif self.level < 0:
-            self.free = min(self.free + amount, self.rate * UNIT)
+        if amount > 0 > self.level:
+            self.free += amount
         else:
-            self.level = min(self.level + amount, self.rate * UNIT)
+            self.level += amount
+        self._cap()
+
+    def _cap(self) -> None:
+        most = self.rate * UNIT - self.aside
+        self.level = min(self.level, most)
+        if self.level < 0:
+            self.free = min(self.free, most - self.level)

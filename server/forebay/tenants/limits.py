@@ -83,18 +83,12 @@ class Limits:
 
     def take(self, tokens: int, now: int) -> None:
         """It is let in."""
-        held, requests = self.held(tokens), UNIT
         if (found := self._found) is not None:
             self.promises.take(found)
-            requests -= found.requests
-            held -= found.tokens
         if self.requests is not None:
-            self.requests.take(requests)
+            self.requests.take(UNIT, found.requests if found else 0)
         if self.tokens is not None:
-            if held >= 0:
-                self.tokens.take(held)
-            else:
-                self.tokens.give(-held)
+            self.tokens.take(self.held(tokens), found.tokens if found else 0)
         self.enter(now)
 
     def promise(self, whose: Hashable, tokens: int | None, now: int, due: int, *, refused: bool) -> None:
@@ -113,11 +107,11 @@ class Limits:
             return
         promise = found or Promise(whose)
         if refused and self.requests is not None:
-            self.requests.book(UNIT - promise.requests)
+            self.requests.set_aside(UNIT - promise.requests)
             promise.requests = UNIT
         if refused and self.tokens is not None and tokens is not None:
             held = max(self.held(tokens), promise.tokens)
-            self.tokens.book(held - promise.tokens)
+            self.tokens.set_aside(held - promise.tokens)
             promise.tokens = held
         self.promises.add(promise, due)
 
@@ -142,9 +136,9 @@ class Limits:
 
     def _give_back(self, promise: Promise) -> None:
         if self.requests is not None:
-            self.requests.give(promise.requests)
+            self.requests.lapse(promise.requests)
         if self.tokens is not None:
-            self.tokens.give(promise.tokens)
+            self.tokens.lapse(promise.tokens)
 
     def _wait_for_place(self, limit: int, now: int) -> int:
         """0: there is one. Places are kept from newcomers for those who come back before the newcomer would be done."""

@@ -1,18 +1,26 @@
 -- Token buckets, as in tenants/buckets.py; times in milliseconds.
-local function refilled(level, free, at, rate)
+local function cap(bucket)
+  local most = bucket.rate * UNIT - bucket.aside
+  bucket.level = math.min(bucket.level, most)
+  if bucket.level < 0 then
+    bucket.free = math.min(bucket.free, most - bucket.level)
+  end
+end
+
+local function refilled(rate, at, level, free, aside)
   if rate == 0 then
     return nil
   end
-  local capacity = rate * UNIT
   if not level then
-    return {rate = rate, level = capacity, free = 0}
+    return {rate = rate, level = rate * UNIT, free = 0, aside = 0}
   end
-  level, free = tonumber(level), tonumber(free)
-  level = level + math.max(0, now - tonumber(at)) * rate
-  if level >= 0 then
-    level, free = level + free, 0
+  local bucket = {rate = rate, level = tonumber(level), free = tonumber(free), aside = tonumber(aside)}
+  bucket.level = bucket.level + math.max(0, now - tonumber(at)) * rate
+  if bucket.level >= 0 then
+    bucket.level, bucket.free = bucket.level + bucket.free, 0
   end
-  return {rate = rate, level = math.min(level, capacity), free = math.min(free, capacity)}
+  cap(bucket)
+  return bucket
 end
 
 local function available(bucket)
@@ -26,19 +34,24 @@ local function wait(bucket, amount)
   return math.floor((amount - bucket.level + bucket.rate - 1) / bucket.rate)
 end
 
-local function take(bucket, amount)
-  local from = bucket.level >= 0 and 'level' or 'free'
-  bucket[from] = bucket[from] - amount
+local function set_aside(bucket, amount)
+  bucket.level = bucket.level - amount
+  bucket.aside = bucket.aside + amount
 end
 
 local function give(bucket, amount)
-  local capacity = bucket.rate * UNIT
-  if amount < 0 then
-    bucket.level = bucket.level + amount
-  elseif bucket.level < 0 then
-    bucket.free = math.min(bucket.free + amount, capacity)
+  local to = amount > 0 and bucket.level < 0 and 'free' or 'level'
+  bucket[to] = bucket[to] + amount
+  cap(bucket)
+end
+
+local function take(bucket, amount, promised)
+  bucket.aside = bucket.aside - promised
+  if amount < promised then
+    give(bucket, promised - amount)
   else
-    bucket.level = math.min(bucket.level + amount, capacity)
+    local from = bucket.level >= 0 and 'level' or 'free'
+    bucket[from] = bucket[from] - (amount - promised)
   end
 end
 
@@ -47,10 +60,10 @@ local meters = {} -- of this exchange, by party; written at its end
 local function meter(party, requests, tokens)
   local m = meters[party]
   if not m then
-    local v = redis.call('HMGET', P .. 'm:' .. party, 'rl', 'rf', 'at', 'tl', 'tf')
+    local v = redis.call('HMGET', P .. 'm:' .. party, 'at', 'rl', 'rf', 'ra', 'tl', 'tf', 'ta')
     m = {
-      requests = refilled(v[1], v[2], v[3], requests),
-      tokens = refilled(v[4], v[5], v[3], tokens),
+      requests = refilled(requests, v[1], v[2], v[3], v[4]),
+      tokens = refilled(tokens, v[1], v[5], v[6], v[7]),
       by_owner = P .. 'p:' .. party,
       by_due = P .. 'd:' .. party,
     }
@@ -62,11 +75,11 @@ end
 local function store(party, m)
   local fields, lasts = {'at', text(now)}, IDLE
   for short, bucket in pairs({r = m.requests, t = m.tokens}) do
-    for _, pair in ipairs({{short .. 'l', bucket.level}, {short .. 'f', bucket.free}}) do
-      fields[#fields + 1] = pair[1]
-      fields[#fields + 1] = text(pair[2])
+    for _, name in ipairs({'level', 'free', 'aside'}) do
+      fields[#fields + 1] = short .. string.sub(name, 1, 1)
+      fields[#fields + 1] = text(bucket[name])
     end
-    lasts = math.max(lasts, IDLE + math.ceil(-bucket.level / bucket.rate))
+    lasts = bucket.aside > 0 and HORIZON + IDLE or math.max(lasts, IDLE + math.ceil(-bucket.level / bucket.rate))
   end
   if #fields > 2 then
     redis.call('HSET', P .. 'm:' .. party, unpack(fields))

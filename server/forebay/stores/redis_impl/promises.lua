@@ -1,11 +1,12 @@
 -- Who was told to come back when, as in tenants/promises.py. A promise is a member of two sorted sets: one by owner,
 -- one by when it is due.
 local function give_back(m, promise)
-  if m.requests then
-    give(m.requests, promise.requests)
-  end
-  if m.tokens then
-    give(m.tokens, promise.tokens)
+  for _, name in ipairs({'requests', 'tokens'}) do
+    local bucket = m[name]
+    if bucket then
+      bucket.aside = bucket.aside - promise[name]
+      give(bucket, promise[name])
+    end
   end
 end
 

@@ -79,31 +79,25 @@ local function promise(m, whose, ask, due, number, refused)
   end
   local requests, tokens = found and found.requests or 0, found and found.tokens or 0
   if refused and m.requests then
-    m.requests.level = m.requests.level - (UNIT - requests)
+    set_aside(m.requests, UNIT - requests)
     requests = UNIT
   end
   if refused and m.tokens and ask.held > tokens then
-    m.tokens.level = m.tokens.level - (ask.held - tokens)
+    set_aside(m.tokens, ask.held - tokens)
     tokens = ask.held
   end
   add(m, whose, due, number, requests, tokens)
 end
 
 local function let_in(m, ask)
-  local requests, held = UNIT, ask.held
   if m.found then
     remove(m, m.found)
-    requests, held = requests - m.found.requests, held - m.found.tokens
   end
   if m.requests then
-    take(m.requests, requests)
+    take(m.requests, UNIT, m.found and m.found.requests or 0)
   end
   if m.tokens then
-    if held >= 0 then
-      take(m.tokens, held)
-    else
-      give(m.tokens, -held)
-    end
+    take(m.tokens, ask.held, m.found and m.found.tokens or 0)
   end
   if ask.concurrency > 0 then
     local r = running(ask.party, ask.in_flight)
