@@ -11,15 +11,19 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ libnuma1 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home --home-dir /home/forebay --shell /usr/sbin/nologin forebay \
-    && install -d -o forebay -g forebay /home/forebay/.cache /var/cache/forebay
+    && install -d -o forebay -g forebay /home/forebay/.cache /var/cache/forebay \
+    && install -d -o forebay -g forebay -m 700 /var/lib/forebay
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     FOREBAY_CACHE_DIR=/var/cache/forebay \
+    FOREBAY_DATA_DIR=/var/lib/forebay \
     FOREBAY_HOST=0.0.0.0 \
     FOREBAY_PORT=8000
 WORKDIR /app
 EXPOSE 8000
+# Ledger, keys and budgets: keep it, or every bill is lost with the container.
+VOLUME /var/lib/forebay
 HEALTHCHECK --interval=15s --timeout=5s --start-period=180s --retries=4 \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ['FOREBAY_PORT'] + '/ready', timeout=4)"]
 ENTRYPOINT ["python", "-m", "forebay"]

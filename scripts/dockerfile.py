@@ -66,6 +66,7 @@ def parse(path: Path) -> Dockerfile:
             "ENTRYPOINT",
             "ENV",
             "EXPOSE",
+            "VOLUME",
             "HEALTHCHECK",
             "RUN",
             "USER",
