@@ -19,7 +19,7 @@ from support.server import ServerProcess
 from support.witness import Witness
 
 KEY = "a-key-for-a-network-of-its-own"
-SPACE, OURS, THEIRS = "forebay-gone", "fbgone0", "fbgone1"
+SPACE, OURS, THEIRS = f"forebay-{os.getpid()}", f"fbo{os.getpid() % 10**9}", f"fbt{os.getpid() % 10**9}"
 HERE, THERE = "10.77.13.1", "10.77.13.2"
 KEEPALIVE_S, USER_TIMEOUT_S = 2, 6
 
