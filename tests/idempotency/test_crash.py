@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from forebay.failpoints import KEYED_FAILPOINTS
-from support.crash import ALLOWANCE, Storm, judge, judge_keys
+from support.crash import ALLOWANCE, Account, Storm, judge, judge_keys
 from support.keyed import CHAT, keyed, new_key, question, request_id_of
 from support.ledger import LedgerFile
 from support.server import ServerProcess
@@ -38,28 +38,37 @@ def kill_at(server: ServerProcess, moment: int) -> Callable[[int], None]:
     return check
 
 
-async def test_clients_that_come_back_after_kills(tmp_path: Path) -> None:
-    """Two kills over the same data: every key is answered in the end, by one generation that was not crashed; an
-    answer once given is given again, byte for byte, by every later process."""
-    moments = random.Random(SEED)
-    server = make(tmp_path).start()
+async def storm_through_kills(
+    server: ServerProcess, moments: Iterable[int], *, allowance: int = ALLOWANCE
+) -> tuple[Account, int, int]:
+    """Kills the running server at each of the moments, starts it anew and judges what it then knows. Also told: how many
+    keys were answered, and how many of those and others had a second row."""
     storm = Storm(server, with_keys=True)
     seen = []
+    for moment in moments:
+        storm = Storm(
+            server,
+            with_keys=True,
+            unanswered=storm.unanswered,
+            answered=storm.answered,
+            on_answer=kill_at(server, moment),
+        )
+        await asyncio.wait_for(storm.run(), 30)
+        assert server.wait(10) == -signal.SIGKILL
+        seen += storm.seen
+        server.start()
+        num_again = await judge_keys(server, storm.answered)
+        account = judge(server, seen, allowance=allowance)
+    return account, len(storm.answered), num_again
+
+
+async def test_clients_that_come_back_after_kills(tmp_path: Path) -> None:
+    """Two kills over the same data: no key has two generations that were not crashed; an answer once given is given
+    again, byte for byte, by every later process."""
+    moments = random.Random(SEED)
+    server = make(tmp_path).start()
     try:
-        for _ in range(2):
-            storm = Storm(
-                server,
-                with_keys=True,
-                unanswered=storm.unanswered,
-                answered=storm.answered,
-                on_answer=kill_at(server, moments.randrange(10, 40)),
-            )
-            await asyncio.wait_for(storm.run(), 30)
-            assert server.wait(10) == -signal.SIGKILL
-            seen += storm.seen
-            server.start()
-            num_again = await judge_keys(server, storm.answered)
-            account = judge(server, seen, allowance=ALLOWANCE)
+        account, _, num_again = await storm_through_kills(server, [moments.randrange(10, 40) for _ in range(2)])
     finally:
         server.stop()
     assert account.num_recovered >= 2, "the kills were to hit requests in flight"
