@@ -71,7 +71,9 @@ class Bucket:
         self._cap()
 
     def _cap(self) -> None:
-        most = self.rate * UNIT - self.aside
-        self.level = min(self.level, most)
-        if self.level < 0:
-            self.free = min(self.free, most - self.level)
+        """Promises are kept even where they fill the bucket; others then find nothing."""
+        room = self.rate * UNIT - self.aside
+        if self.level > 0:
+            self.level = max(0, min(self.level, room))
+        elif self.free:
+            self.free = max(0, min(self.free, room - self.level))

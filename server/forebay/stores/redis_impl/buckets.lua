@@ -1,9 +1,10 @@
 -- Token buckets, as in tenants/buckets.py; times in milliseconds.
 local function cap(bucket)
-  local most = bucket.rate * UNIT - bucket.aside
-  bucket.level = math.min(bucket.level, most)
-  if bucket.level < 0 then
-    bucket.free = math.min(bucket.free, most - bucket.level)
+  local room = bucket.rate * UNIT - bucket.aside
+  if bucket.level > 0 then
+    bucket.level = math.max(0, math.min(bucket.level, room))
+  else
+    bucket.free = math.max(0, math.min(bucket.free, room - bucket.level))
   end
 end
 
