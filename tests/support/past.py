@@ -5,12 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from forebay.ledger.chain import segment_of
 from forebay.ledger.prices import PriceTable
 from forebay.ledger.rows import Entry
-from forebay.ledger.writes import LedgerWrites
+from forebay.ledger.writes import LedgerWrites, Posting
 from forebay.stores.secret import read_or_create_secret
 from forebay.stores.sqlite import open_file
 from forebay.tenants.administration import create_key
@@ -31,16 +33,16 @@ def settled(reserved_at: int, **columns: Any) -> Entry:
 
 
 def write_past(folder: Path, requests: Sequence[Entry], prices: Sequence[PriceTable] = ()) -> None:
-    """Reserved and settled, in the order given, as a server would have; no server may use the folder."""
+    """Reserved and settled, month by month in the order given; no server may use the folder."""
     writes = LedgerWrites(read_or_create_secret(folder))
     with closing(open_file(folder)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         for table in prices:
             connection.execute("INSERT INTO price_tables VALUES (?, ?)", (table.version, table.model_dump_json()))
-        writes.reserve.apply(
-            connection, [entry._replace(kind="reserve", at=entry.reserved_at, outcome="open") for entry in requests]
-        )
-        writes.settle.apply(connection, [(entry, None) for entry in requests])
+        for _, month in groupby(requests, key=lambda entry: segment_of(entry.at)):
+            entries = list(month)
+            held = [entry._replace(kind="reserve", at=entry.reserved_at, outcome="open") for entry in entries]
+            writes.post.apply(connection, [Posting(entry) for entry in held + entries])
         connection.execute("COMMIT")
 
 

@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from forebay.ledger.ledger import Ledger
 from forebay.ledger.reconcile import Reconciliation
+from forebay.ledger.sink import Sink
 from forebay.observe.histogram import Histogram
 from forebay.stores.database import Database
 
@@ -20,7 +21,8 @@ COMMIT_BOUNDS_S = (
 class LedgerFamilies:
     """Read at each scrape, on the event loop."""
 
-    def __init__(self, database: Database, ledger: Ledger, reconciliation: Reconciliation) -> None:
+    def __init__(self, database: Database, ledger: Ledger, reconciliation: Reconciliation, sink: Sink | None) -> None:
+        self._sink = sink
         self._database = database
         self._ledger = ledger
         self._reconciliation = reconciliation
@@ -71,3 +73,19 @@ class LedgerFamilies:
             for kind, num_tokens in last.drift.items():
                 drift.add_metric((kind,), num_tokens)
         yield drift
+        if self._sink is not None:
+            yield from self._sink_families(self._sink)
+
+    def _sink_families(self, sink: Sink) -> Iterator[Metric]:
+        yield GaugeMetricFamily("forebay_ledger_sink_up", "1: PostgreSQL takes rows.", value=sink.up)
+        yield GaugeMetricFamily(
+            "forebay_ledger_sink_lag_rows",
+            "Rows that were added since the last one that PostgreSQL has, or needs not have.",
+            value=max(0, self._reconciliation.last_seq - sink.cursor),
+        )
+        fault = GaugeMetricFamily(
+            "forebay_ledger_sink_last_fault", "1 for what kept rows back last, also once it is over.", labels=("kind",)
+        )
+        if sink.last_fault is not None:
+            fault.add_metric((sink.last_fault,), 1)
+        yield fault

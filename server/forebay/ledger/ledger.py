@@ -46,10 +46,12 @@ class Ledger:
         strict: bool,
         lease_s: float,
         keep_months: int | None = None,
+        with_sink: bool = False,
     ) -> None:
         """`strict`: no token leaves before a checkpoint of it is durable. No request lives longer than `lease_s`.
 
-        `keep_months`: whole months that are kept beside the current one; None keeps all.
+        `keep_months`: whole months that are kept beside the current one; None keeps all. `with_sink`: rows that it has
+        not taken are kept, too.
         """
         self._database = database
         self._writes = LedgerWrites(secret)
@@ -58,6 +60,7 @@ class Ledger:
         self._lease_s = lease_s
         self._open: dict[str, Account] = {}
         self._keep_months = keep_months
+        self._with_sink = with_sink
         self._head_due = 0.0
         self._drop_due = 0.0
         self._begun = False
@@ -199,7 +202,8 @@ class Ledger:
             writer.put(CALLS, self._sign_head)
         if self._keep_months is not None and now >= self._drop_due:
             self._drop_due = now + DROP_EVERY_S
-            writer.put(CALLS, partial(drop_months, keep_months=self._keep_months), self._dropped)
+            drop = partial(drop_months, keep_months=self._keep_months, with_sink=self._with_sink)
+            writer.put(CALLS, drop, self._dropped)
 
     def _dropped(self, has_more: object) -> None:
         if has_more is True:

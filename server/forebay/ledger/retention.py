@@ -6,21 +6,22 @@ import sqlite3
 import time
 
 from forebay.ledger.chain import segment_of
+from forebay.ledger.sink import taken
 
 CHUNK = 2_000
 """Rows a transaction, so that nobody's reservation waits long for it."""
 
 
-def drop_months(connection: sqlite3.Connection, *, keep_months: int) -> bool:
+def drop_months(connection: sqlite3.Connection, *, keep_months: int, with_sink: bool = False) -> bool:
     """Drops the oldest `CHUNK` rows of closed months before the last `keep_months`. True if there is more to drop.
 
-    A month in which something is open stays until that is settled.
+    A month in which something is open stays until that is settled, and `with_sink` until the sink has taken all of it.
     """
     keep_since = months_before(segment_of(time.time_ns() // 1_000_000), keep_months)
     (until,) = connection.execute(
-        "SELECT max(seq) FROM heads WHERE closes_segment AND segment < ? AND seq < "
+        "SELECT max(seq) FROM heads WHERE closes_segment AND segment < ? AND seq <= ? AND seq < "
         "ifnull((SELECT min(seq) FROM entries JOIN open_requests USING (request_id)), 1 << 62)",
-        (keep_since,),
+        (keep_since, taken(connection) if with_sink else 1 << 62),
     ).fetchone()
     (first,) = connection.execute("SELECT min(seq) FROM entries").fetchone()
     if until is None or first is None or first > until:
