@@ -25,21 +25,12 @@ class Mutant:
 
 MUTANTS = {
     "dropped row": Mutant(
-        (
-            (
-                "ledger/writes.py",
-                "for request_id, settlement in by_id.items() if",
-                "for request_id, settlement in list(by_id.items())[1:] if",
-            ),
-        )
+        (("ledger/writes.py", "            rows.append(row)\n", "            rows = [*rows[1:], row]\n"),),
+        f"{MACHINE} tests/ledger/test_accounts.py",
     ),
     "doubled row": Mutant(
         (
-            (
-                "ledger/writes.py",
-                "DELETE FROM open_requests WHERE request_id IN ({places}) RETURNING request_id",
-                "SELECT request_id FROM entries WHERE kind = 'reserve' AND request_id IN ({places})",
-            ),
+            ("ledger/writes.py", "self._open.remove(row.request_id)", "pass"),
             ("stores/schema.py", "UNIQUE (request_id, kind)", "CHECK (seq > 0)"),
         )
     ),
@@ -53,7 +44,7 @@ MUTANTS = {
         )
     ),
     "lost update": Mutant(
-        (("ledger/writes.py", "num_tokens = num_tokens + excluded.num_tokens", "num_tokens = excluded.num_tokens"),)
+        (("stores/schema.py", "num_tokens = num_tokens + excluded.num_tokens", "num_tokens = excluded.num_tokens"),)
     ),
     "orphaned reservation": Mutant(
         (("ledger/ledger.py", 'account.settle("client_gone", NOTHING, NOTHING)', "self._open.pop(held.request_id)"),)

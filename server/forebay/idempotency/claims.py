@@ -17,7 +17,7 @@ from forebay.failpoints import failpoint
 from forebay.idempotency.answers import Answers, Kept
 from forebay.idempotency.recording import Reader, Recording
 from forebay.ledger.ledger import Ledger
-from forebay.ledger.writes import Settlement
+from forebay.ledger.writes import Posting
 from forebay.observe.record import RequestRecord
 
 
@@ -75,7 +75,7 @@ class Claim:
         self.recording = Recording(claims.max_bytes, self._on_alone)
         self._alone = ExitStack()
         self._abandoned = asyncio.Event()
-        self._settlement: Settlement | None = None
+        self._settlement: Posting | None = None
         self._is_kept = False
         self._closed = False
         record.keep_settlement = self._take
@@ -107,7 +107,7 @@ class Claim:
         if not (self.recording.has_readers or self.recording.can_be_joined):
             self._abandon()
 
-    def _take(self, settlement: Settlement) -> None:
+    def _take(self, settlement: Posting) -> None:
         """The generation is complete: its settlement waits for the answer's last bytes, and they for it."""
         self._settlement = settlement
         self.recording.withhold()
@@ -122,7 +122,7 @@ class Claim:
             failpoint("answer_stored")
         self.recording.end()
 
-    def _store(self, settlement: Settlement) -> asyncio.Future[bool]:
+    def _store(self, settlement: Posting) -> asyncio.Future[bool]:
         failpoint("storing_answer")
         self._is_kept = True
         record, (head, body) = self.record, self.recording.content()

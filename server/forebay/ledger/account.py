@@ -11,7 +11,7 @@ from typing import Literal
 from forebay.failpoints import failpoint
 from forebay.ledger.rows import Entry
 from forebay.ledger.tally import Stream, Tally
-from forebay.ledger.writes import LedgerWrites, Settlement
+from forebay.ledger.writes import LedgerWrites, Posting
 from forebay.stores.group_commit import GroupCommit
 from forebay.types import Usage
 
@@ -75,7 +75,7 @@ class Account:
         tally: Tally,
         *,
         strict: bool,
-        keep_settlement: Callable[[Settlement], None] | None = None,
+        keep_settlement: Callable[[Posting], None] | None = None,
     ) -> None:
         """`keep_settlement` is given a complete answer's settlement, to write it later (`Ledger.settle_with`)."""
         self._held = held
@@ -175,9 +175,9 @@ class Account:
             )
         failpoint("settling")
         if outcome == "complete" and self._keep_settlement is not None:
-            self._keep_settlement((row, free))
+            self._keep_settlement(Posting(row, free))
         else:
-            self._writer.put(self._writes.settle, (row, free), kept=True)
+            self._writer.put(self._writes.post, Posting(row, free), kept=True)
         self._tally.settled(generated, self.streams, complete=outcome == "complete")
         self._on_settled(billed.total_tokens, row.cost)
 

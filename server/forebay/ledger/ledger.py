@@ -19,7 +19,7 @@ from forebay.ledger.retention import drop_months
 from forebay.ledger.rows import Entry
 from forebay.ledger.sweep import sweep
 from forebay.ledger.tally import Stream, Tally
-from forebay.ledger.writes import Also, LedgerWrites, Settlement, tail
+from forebay.ledger.writes import Also, LedgerWrites, Posting, tail
 from forebay.observe.record import RequestRecord
 from forebay.stores.database import Database
 from forebay.stores.group_commit import CALLS
@@ -170,7 +170,7 @@ class Ledger:
         self._open[held.request_id] = account
         failpoint("reserving")
         try:
-            await writer.write(self._writes.reserve, held)
+            await writer.write(self._writes.post, Posting(held))
         except BaseException:
             # Cancelled, the row may be written all the same; then this settles it, and else it changes nothing.
             account.settle("client_gone", NOTHING, NOTHING)
@@ -178,9 +178,9 @@ class Ledger:
         failpoint("reserved")
         return account
 
-    def settle_with(self, settlement: Settlement, also: Also) -> asyncio.Future[bool]:
+    def settle_with(self, settlement: Posting, also: Also) -> asyncio.Future[bool]:
         """Writes a settlement that was kept back, and in the same transaction something else. Tried until durable."""
-        return self._database.writer.write(self._writes.settle_with, (settlement, also), kept=True)
+        return self._database.writer.write(self._writes.post, settlement._replace(also=also), kept=True)
 
     def price_of(self, model: str) -> Price | None:
         """None where tokens have no price and engine time is the cost."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from forebay.ledger.rows import COLUMNS, Entry, entry_of
-from forebay.ledger.writes import LedgerWrites
+from forebay.ledger.writes import LedgerWrites, Posting
 from forebay.types import Usage
 
 OPEN = f"""
@@ -41,8 +41,8 @@ def sweep(connection: sqlite3.Connection, writes: LedgerWrites, cost_of: CostOf)
                 cost=cost_of(held, usage) if num_tokens else 0,
                 recovered=True,
             )
-            settlements.append((row, None))
-        writes.settle.apply(connection, settlements)
+            settlements.append(Posting(row))
+        writes.post.apply(connection, settlements)
     except BaseException:
         connection.execute("ROLLBACK")
         raise

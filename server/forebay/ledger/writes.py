@@ -3,53 +3,75 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from forebay.ledger.chain import GENESIS, link, segment_of, sign
-from forebay.ledger.rows import Entry, day_of
+from forebay.ledger.rows import COLUMNS, Entry
 from forebay.stores.group_commit import Writing
 
-CHUNKS = (128, 64, 32, 16, 8, 4, 2, 1)
-"""Rows a statement: few sizes, so that each is prepared once; SQLite lets go of the interpreter's lock once for each."""
-
-ADD_TO_TOTALS = """
-INSERT INTO daily_totals (day, tenant, key_id, num_requests, num_tokens, cost) VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (day, tenant, key_id) DO UPDATE SET
-    num_requests = num_requests + excluded.num_requests,
-    num_tokens = num_tokens + excluded.num_tokens,
-    cost = cost + excluded.cost
-"""
-
-Settlement = tuple[Entry, Entry | None]
-"""What the client is billed, and what the engine did beyond that."""
-
-Tail = tuple[int, bytes, str]
+MAX_ROWS = 64
+"""Rows a statement. Each number of them is a statement of its own, prepared once; for each statement SQLite lets go of
+the interpreter's lock, and getting it back from a busy event loop takes longer than the statement."""
 
 Also = Callable[[sqlite3.Connection], None]
 """What else is to be true once a settlement is, and not before."""
 
 
+class Posting(NamedTuple):
+    """What is added to the ledger together: a reservation; or a settlement, and the row of what nobody is charged for."""
+
+    row: Entry
+    uncharged: Entry | None = None
+    also: Also | None = None
+
+
+Tail = tuple[int, bytes, str]
+
+
 class LedgerWrites:
-    """The kinds of write. `reserve` takes an Entry, `checkpoint` (request id, completion tokens), `settle` a
-    Settlement, `settle_with` (Settlement, Also); each settlement's result says whether it was the one that counted."""
+    """The two kinds of write. `post` takes a Posting; its result says whether it counted. `checkpoint` takes
+    (request id, completion tokens)."""
 
     def __init__(self, secret: bytes) -> None:
         """`secret` signs heads."""
         self._secret = secret
         self._tail: Tail | None = None
-        """As the open transaction has it, or the last one that was committed; None: to be read."""
-        self.reserve = Writing(0, self._reserve, self._forget)
+        self._open: set[str] | None = None
+        """As the open transaction has them, or the last one that was committed; None: to be read."""
+        self.post = Writing(0, self._post, self._forget)
         self.checkpoint = Writing(1, self._checkpoint)
-        self.settle = Writing(2, self._settle, self._forget)
-        self.settle_with = Writing(2, self._settle_with, self._forget)
 
     def _forget(self) -> None:
-        self._tail = None
+        self._tail = self._open = None
 
-    def _reserve(self, connection: sqlite3.Connection, entries: list[Entry]) -> None:
-        self._append(connection, entries)
-        _insert(connection, "INSERT INTO open_requests VALUES", [(entry.request_id, 0) for entry in entries])
+    def _post(self, connection: sqlite3.Connection, postings: list[Posting]) -> list[bool]:
+        """Only what is open can be settled, which makes a settlement that comes twice count once.
+
+        Triggers (stores/schema.py) keep `open_requests` and `daily_totals` in step with the rows.
+        """
+        if self._open is None:
+            self._open = {request_id for (request_id,) in connection.execute("SELECT request_id FROM open_requests")}
+        rows: list[Entry] = []
+        counted = []
+        for row, uncharged, _ in postings:
+            if row.kind == "reserve":
+                self._open.add(row.request_id)
+            elif row.request_id in self._open:
+                self._open.remove(row.request_id)
+            else:
+                counted.append(False)
+                continue
+            counted.append(True)
+            rows.append(row)
+            if uncharged is not None:
+                rows.append(uncharged)
+        self._append(connection, rows)
+        for posting, counts in zip(postings, counted, strict=True):
+            if counts and posting.also is not None:
+                posting.also(connection)
+        return counted
 
     def _checkpoint(self, connection: sqlite3.Connection, checkpoints: list[tuple[str, int]]) -> None:
         for chunk in _chunks(checkpoints):
@@ -60,40 +82,9 @@ class LedgerWrites:
                 [value for checkpoint in chunk for value in checkpoint],
             )
 
-    def _settle(self, connection: sqlite3.Connection, settlements: list[Settlement]) -> list[bool]:
-        """Only what is open can be settled, which makes a settlement that comes twice count once."""
-        by_id: dict[str, Settlement] = {}
-        for settlement in settlements:
-            by_id.setdefault(settlement[0].request_id, settlement)
-        closed: set[str] = set()
-        for chunk in _chunks(list(by_id)):
-            places = ",".join("?" * len(chunk))
-            closed.update(
-                request_id
-                for (request_id,) in connection.execute(
-                    f"DELETE FROM open_requests WHERE request_id IN ({places}) RETURNING request_id",  # noqa: S608
-                    chunk,
-                )
-            )
-        counted = [settlement for request_id, settlement in by_id.items() if request_id in closed]
-        self._append(connection, [row for settlement in counted for row in settlement if row is not None])
-        _add_to_totals(connection, [settle for settle, _ in counted])
-        results = []
-        for settle, _ in settlements:
-            results.append(settle.request_id in closed)
-            closed.discard(settle.request_id)
-        return results
-
-    def _settle_with(self, connection: sqlite3.Connection, items: list[tuple[Settlement, Also]]) -> list[bool]:
-        counted = self._settle(connection, [settlement for settlement, _ in items])
-        for (_, also), counts in zip(items, counted, strict=True):
-            if counts:
-                also(connection)
-        return counted
-
     def _append(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
         seq, head, segment = self._tail or tail(connection)
-        rows = []
+        values: list[Any] = []
         for entry in entries:
             # By the order of rows, not by a clock that may be set back.
             if (month := segment_of(entry.at)) > segment:
@@ -102,8 +93,10 @@ class LedgerWrites:
                 segment = month
             seq += 1
             head = link(head, seq, entry)
-            rows.append((seq, *entry, head))
-        _insert(connection, "INSERT INTO entries VALUES", rows)
+            values += (seq, *entry, head)
+        width = len(COLUMNS)
+        for chunk in _chunks(values, MAX_ROWS * width):
+            connection.execute(_insertion(len(chunk) // width), chunk)
         self._tail = seq, head, segment
 
     def put_head(
@@ -130,26 +123,12 @@ def tail(connection: sqlite3.Connection) -> Tail:
     return seq, head, max(segment, last_head[2]) if last_head else segment
 
 
-def _add_to_totals(connection: sqlite3.Connection, settled: Iterable[Entry]) -> None:
-    totals: dict[tuple[int, str, str], list[int]] = {}
-    for entry in settled:
-        total = totals.setdefault((day_of(entry.reserved_at), entry.tenant, entry.key_id), [0, 0, 0])
-        total[0] += 1
-        total[1] += entry.prompt_tokens + entry.completion_tokens
-        total[2] += entry.cost if entry.price_version is not None else 0  # else it is no money
-    for key, total in totals.items():
-        connection.execute(ADD_TO_TOTALS, (*key, *total))
+@lru_cache(maxsize=MAX_ROWS)
+def _insertion(num_rows: int) -> str:
+    row = f"({','.join('?' * len(COLUMNS))})"
+    return f"INSERT INTO entries VALUES {','.join([row] * num_rows)}"
 
 
-def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[Sequence[Any]]) -> None:
-    for chunk in _chunks(rows):
-        row = f"({','.join('?' * len(chunk[0]))})"
-        connection.execute(f"{into} {','.join([row] * len(chunk))}", [value for values in chunk for value in values])
-
-
-def _chunks(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    start = 0
-    for size in CHUNKS:
-        while len(items) - start >= size:
-            yield items[start : start + size]
-            start += size
+def _chunks(items: Sequence[Any], size: int = MAX_ROWS) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -75,6 +75,30 @@ CREATE TABLE heads (
     signature BLOB NOT NULL
 );
 
+CREATE TRIGGER reserved AFTER INSERT ON entries WHEN NEW.kind = 'reserve'
+BEGIN
+    INSERT INTO open_requests VALUES (NEW.request_id, 0);
+END;
+
+-- Without a price the cost is engine time, and no money.
+CREATE TRIGGER settled AFTER INSERT ON entries WHEN NEW.kind = 'settle'
+BEGIN
+    DELETE FROM open_requests WHERE request_id = NEW.request_id;
+    INSERT INTO daily_totals (day, tenant, key_id, num_requests, num_tokens, cost)
+    VALUES (
+        NEW.reserved_at / 86400000,
+        NEW.tenant,
+        NEW.key_id,
+        1,
+        NEW.prompt_tokens + NEW.completion_tokens,
+        CASE WHEN NEW.price_version IS NULL THEN 0 ELSE NEW.cost END
+    )
+    ON CONFLICT (day, tenant, key_id) DO UPDATE SET
+        num_requests = num_requests + 1,
+        num_tokens = num_tokens + excluded.num_tokens,
+        cost = cost + excluded.cost;
+END;
+
 CREATE TABLE price_tables (
     version TEXT PRIMARY KEY,
     prices TEXT NOT NULL

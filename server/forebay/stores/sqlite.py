@@ -14,6 +14,9 @@ from forebay.stores.schema import migrate
 
 FILE_NAME = "forebay.sqlite3"
 LOCK_NAME = "serving.lock"
+NUM_STATEMENTS = 512
+"""Kept prepared: the writer has one for each number of rows."""
+
 BUSY_S = 5.0
 """How long a statement waits for another process that is writing: the command line beside a server."""
 
@@ -50,7 +53,14 @@ def open_for_reading(folder: Path) -> sqlite3.Connection:
 
 
 def _connect(uri: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(uri, timeout=BUSY_S, isolation_level=None, check_same_thread=False, uri=True)
+    connection = sqlite3.connect(
+        uri,
+        timeout=BUSY_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=NUM_STATEMENTS,
+        uri=True,
+    )
     connection.execute("PRAGMA foreign_keys = ON")
     return connection
 

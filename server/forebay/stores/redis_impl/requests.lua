@@ -1,14 +1,16 @@
 -- Requests: all that one needs of limits and budgets, or nothing.
 local totals = {} -- held by all, by budget and window
+local spares = {} -- what this replica holds of it and nobody uses
 
-local function left_of(key, amount)
+-- What is left of a budget for this replica.
+local function left_of(key, amount, spare)
   if not totals[key] then
-    totals[key] = 0
+    totals[key], spares[key] = 0, spare
     for _, held in ipairs(redis.call('HVALS', P .. 'b:' .. key)) do
       totals[key] = totals[key] + tonumber(held)
     end
   end
-  return amount - totals[key]
+  return amount - totals[key] + spares[key]
 end
 
 local runs = {} -- by party: of the others, and of this replica
@@ -116,27 +118,38 @@ local function with_left(answer, asks)
   return answer
 end
 
--- At least the floor, which was checked; beyond the need, a part that the replica may grant by itself. A budget that is
--- claimed twice, as hard and as soft, is taken from once.
-local function grant(taken, key, amount, need, _, hard, extra)
-  local left = left_of(key, amount) + (taken[key] or 0)
-  local granted = hard == 1 and math.min(need + extra, left) or need
-  if open and not taken[key] then
-    redis.call('HINCRBY', P .. 'b:' .. key, q.replica, text(granted))
-    totals[key] = totals[key] + granted
-    taken[key] = granted
+-- By how much more the replica holds, what of that is the request's (at least its floor, which was checked), and whether
+-- it needs more than is left. A budget that is claimed twice, as hard and as soft, is taken from once.
+local function grant(taken, key, amount, need, _, hard, reserve, spare)
+  if not open then
+    return 0, need, 0
   end
-  return granted, left
+  local left = left_of(key, amount, spare) + (taken[key] or 0)
+  local given = hard == 1 and math.min(need, left) or need
+  local more = 0
+  if not taken[key] then
+    more = math.max(0, given + reserve - spares[key])
+    if hard == 1 then
+      more = math.max(0, math.min(more, amount - totals[key]))
+    end
+    if more > 0 then
+      redis.call('HINCRBY', P .. 'b:' .. key, q.replica, text(more))
+    end
+    totals[key] = totals[key] + more
+    spares[key] = spares[key] + more - given
+    taken[key] = given
+  end
+  return more, given, left < need and 1 or 0
 end
 
 local function decide(number, whose, can_wait, parties, claims)
   for i, claim in ipairs(claims) do
-    local key, amount, _, floor, hard = unpack(claim)
+    local key, amount, _, floor, hard, _, spare = unpack(claim)
     if hard == 1 and not open then
       return {3, i - 1}
     end
-    if hard == 1 and left_of(key, amount) < floor then
-      return {1, i - 1, left_of(key, amount)}
+    if hard == 1 and left_of(key, amount, spare) < floor then
+      return {1, i - 1, left_of(key, amount, spare)}
     end
   end
   local asks, refusals, longest = {}, {}, nil
@@ -172,7 +185,9 @@ local function decide(number, whose, can_wait, parties, claims)
   end
   local answer, taken = with_left({0}, asks), {}
   for _, claim in ipairs(claims) do
-    answer[#answer + 1], answer[#answer + 2] = grant(taken, unpack(claim))
+    for _, number in ipairs({grant(taken, unpack(claim))}) do
+      answer[#answer + 1] = number
+    end
   end
   return answer
 end
