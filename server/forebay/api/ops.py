@@ -143,6 +143,7 @@ async def service_info(services: ServicesDep) -> Response:
             "openapi": "/openapi.json",
             "endpoints": {
                 "openai": ["/v1/chat/completions", "/v1/completions", "/v1/models"],
+                "usage": ["/v1/organization/usage/completions", "/v1/organization/costs"],
                 "text": ["/generate", "/tokenize", "/detokenize"],
                 "operations": ["/live", "/ready", "/health", "/model/info", "/metrics", "/stats"],
             },

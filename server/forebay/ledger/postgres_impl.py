@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -107,6 +108,8 @@ class PostgresTable:
             raise ConfigurationError(
                 "FOREBAY_LEDGER_POSTGRES_URL must be like postgresql://user:password@host:5432/database."
             ) from None
+        # What it warns of in words of its own, again and again while a server hangs, is a SinkFault here.
+        logging.getLogger("psycopg").setLevel(logging.CRITICAL)
         self._url = url
         self._connection: psycopg.AsyncConnection[Any] | None = None
 

@@ -23,6 +23,8 @@ LATE_S = 0.2
 """What a settlement may take from being handed over to the file, where it waits for an answer to be kept with it."""
 
 READ_EVERY_S = 60.0
+REFRESH_S = 2.0
+"""What a scrape waits for it."""
 
 SUMS = "count(*), sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens)"
 NEW_ROWS = f"SELECT kind, {SUMS} FROM entries WHERE seq > ? AND kind <> 'reserve' GROUP BY kind"  # noqa: S608 - ours
@@ -101,10 +103,11 @@ class Reconciliation:
             await asyncio.wait([self._background])
 
     async def refresh(self) -> None:
-        """Runs, unless the disk refuses: then `last` stays what it was."""
+        """Runs, unless the disk refuses or takes its time: then `last` stays what it was."""
         try:
-            await self.run()
-        except StorageUnavailable:
+            async with asyncio.timeout(REFRESH_S):
+                await self.run()
+        except (StorageUnavailable, TimeoutError):
             log.debug("not_reconciled")
 
     async def run(self) -> Reconciled:

@@ -23,8 +23,8 @@ from forebay.stores.sqlite import open_file, open_for_reading
 
 BATCH = 500
 POLL_S = 1.0
-STEP_S = 30.0
-"""Longest wait for the store to take one batch."""
+STEP_S = 10.0
+"""Longest wait for the store to take one batch, which it does in milliseconds."""
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
