@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redis import Redis
-from redis.exceptions import RedisError
 
 from support.server import free_port
 
@@ -24,13 +23,14 @@ class RedisProcess:
     flags: tuple[str, ...] = ()
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
+    password: str | None = None
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def client(self) -> Redis:
-        return Redis(port=self.port, socket_timeout=5, decode_responses=True)
+        return Redis(port=self.port, password=self.password, socket_timeout=5, decode_responses=True)
 
     def start(self) -> RedisProcess:
         self.port = self.port or free_port()
@@ -39,7 +39,7 @@ class RedisProcess:
             self.process = subprocess.Popen(
                 [
                     *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
-                    *("--dir", str(self.folder), *self.flags),
+                    *("--enable-debug-command", "yes", "--dir", str(self.folder), *self.flags),
                 ],
                 stdout=log,
                 stderr=log,
@@ -78,6 +78,3 @@ class RedisProcess:
     def command(self, *words: str | int) -> object:
         with self.client() as client:
             return client.execute_command(*words)
-
-
-__all__ = ["RedisError", "RedisProcess"]

@@ -56,14 +56,13 @@ class Conversation:
         self.fleet = fleet
         self.grants = grants
         self.breaker = Breaker("redis")
-        self.is_open = False
-        """Whether shared budgets are."""
         self.in_places: set[Party] = set()
         """Keys and tenants with limited concurrency, of which requests run here."""
         self._link = link
         self._wall_ms = wall_ms
         self._now_ms = now_ms
         self._joined = False
+        self._was_open = False
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -78,6 +77,11 @@ class Conversation:
     @property
     def is_up(self) -> bool:
         return self._joined and not self.breaker.is_open
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what is left of shared budgets is known."""
+        return self.is_up and self._was_open
 
     def begin(self, parties: Callable[[], Iterable[Party]], decide: Decide) -> None:
         """On the running loop. `parties`: all that may have spent anything."""
@@ -224,8 +228,8 @@ class Conversation:
         raise RedisUnavailable("another server has the same replica id")
 
     def _note_open(self, is_open: bool) -> None:
-        if is_open != self.is_open:
-            self.is_open = is_open
+        if is_open != self._was_open:
+            self._was_open = is_open
             state = self.fleet.state
             if is_open:
                 log.info("shared_budgets_open", replicas=len(self.fleet.known))

@@ -51,7 +51,10 @@ class Pending:
                 for party, policy in self.parties
             ],
             [
-                (grant.key, claim.budget.amount, claim.need, claim.floor, int(claim.budget.hard), grant.reserve)
+                (
+                    *(grant.key, claim.budget.amount, claim.need, claim.floor, int(claim.budget.hard)),
+                    *(grant.reserve, grant.left),
+                )
                 for claim, grant in zip(ask.claims, self.grants, strict=True)
             ],
         ]
@@ -59,10 +62,11 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class LetIn:
-    """`granted` of each claim, and what had been `left` of its budget."""
+    """Of each claim: by how much `more` this server holds, what of it is the request's, whether that is `short`."""
 
+    more: Sequence[int]
     granted: Sequence[int]
-    left: Sequence[int]
+    short: Sequence[int]
     headers: dict[str, str]
 
 
@@ -72,7 +76,7 @@ def read(pending: Pending, answer: Sequence[int]) -> LetIn | Claim | ApiError | 
     ask = pending.ask
     if code == LET_IN:
         num = 2 * len(pending.parties)
-        return LetIn(rest[num::2], rest[num + 1 :: 2], _headers(pending, rest[:num]))
+        return LetIn(rest[num::3], rest[num + 1 :: 3], rest[num + 2 :: 3], _headers(pending, rest[:num]))
     if code == EXCEEDED:
         claim = ask.claims[rest[0]]
         return budget_exceeded(claim.party.name, claim.budget, rest[1], claim.floor, ask.day)

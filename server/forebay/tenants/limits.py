@@ -14,6 +14,9 @@ from forebay.types import Policy
 UNKNOWN_DURATION_MS = 5_000
 """How long a request is taken to last before any has ended."""
 
+MAX_WEIGHT = 16
+"""Of so many requests each counts as much as any other, then the later ones more."""
+
 LimitName = Literal["requests", "tokens", "concurrency"]
 
 
@@ -33,7 +36,7 @@ class Limits:
     text was not read yet: limits on tokens are then left for later.
     """
 
-    __slots__ = ("_found", "_mean_ms", "_starts", "in_flight", "promises", "requests", "tokens")
+    __slots__ = ("_found", "_mean_ms", "_num_ended", "_starts", "in_flight", "promises", "requests", "tokens")
 
     def __init__(self) -> None:
         self.requests: Bucket | None = None
@@ -42,6 +45,7 @@ class Limits:
         self.promises = Promises()
         self._starts = 0
         self._mean_ms = UNKNOWN_DURATION_MS
+        self._num_ended = 0
         self._found: Promise | None = None
 
     def enter(self, now: int) -> None:
@@ -51,7 +55,8 @@ class Limits:
     def leave(self, began: int, now: int) -> None:
         self.in_flight -= 1
         self._starts -= began
-        self._mean_ms += (now - began - self._mean_ms) // 16
+        self._num_ended = min(self._num_ended + 1, MAX_WEIGHT)
+        self._mean_ms += (now - began - self._mean_ms) // self._num_ended
 
     def duration_ms(self, now: int) -> int:
         """How long requests last: as the last ones did, or as those in flight already do."""

@@ -49,7 +49,7 @@ class SharedLimiter:
             GaugeMetricFamily(
                 "forebay_shared_budgets_open",
                 "1: what is left of shared budgets is known.",
-                value=conversation.is_up and conversation.is_open,
+                value=conversation.is_open,
             ),
             GaugeMetricFamily(
                 "forebay_replicas", "Servers that share Redis, as last heard.", value=conversation.fleet.state.num_alive
@@ -110,13 +110,10 @@ class SharedLimiter:
             return self._admit_alone(ask)
         if not isinstance(decision, LetIn):
             return decision
-        taken = set()
-        for grant, granted in zip(pending.grants, decision.granted, strict=True):
-            if grant not in taken:  # claimed by a hard and by a soft budget, it was granted once
-                taken.add(grant)
-                grant.amount += granted
-        for claim, left in zip(ask.claims, decision.left, strict=True):
-            if not claim.budget.hard and left < claim.need:
+        for grant, more in zip(pending.grants, decision.more, strict=True):
+            grant.amount += more
+        for claim, short in zip(ask.claims, decision.short, strict=True):
+            if short and not claim.budget.hard:
                 self._local.tell(claim, ask.day)
         for party, _ in ask.parties:
             party.limits.enter(ask.now)
