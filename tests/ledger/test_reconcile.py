@@ -43,9 +43,10 @@ def reconcile(server: ServerProcess) -> dict[str, Any]:
     return found
 
 
-def ask(server: ServerProcess, path: str = CHAT, **fields: Any) -> httpx.Response:
+def ask(server: ServerProcess, path: str = CHAT, *, key: str | None = None, **fields: Any) -> httpx.Response:
+    """`key`: the Idempotency-Key."""
     prompt = {} if path == COMPLETIONS else {"messages": [{"role": "user", "content": LONG}]}
-    headers = {"authorization": f"Bearer {OWNER}"}
+    headers = {"authorization": f"Bearer {OWNER}"} | ({} if key is None else {"idempotency-key": key})
     return httpx.post(server.url + path, json={**prompt, "max_tokens": 20, **fields}, headers=headers, timeout=30)
 
 
@@ -65,12 +66,14 @@ def drift_metric(server: ServerProcess) -> set[float]:
 
 
 def test_orderly_requests_leave_no_drift(server: ServerProcess) -> None:
-    """Prompts that the cache holds, several choices, several prompts, streams, stop strings, the shortest answers."""
+    """Prompts that the cache holds, several choices, several prompts, streams, stop strings, the shortest answers, and
+    answers that are given twice and were generated once."""
     for _ in range(2):
         for stream in (False, True):
             assert ask(server, stream=stream).status_code == 200
             assert ask(server, stream=stream, temperature=0, n=3).status_code == 200
             assert ask(server, stream=stream, stop=["e"], seed=3).status_code == 200
+            assert ask(server, stream=stream, key=f"twice-{stream}").status_code == 200
         assert ask(server, COMPLETIONS, prompt=LONG, max_tokens=1).status_code == 200
         assert ask(server, COMPLETIONS, prompt="short", n=4).status_code == 200
         assert ask(server, COMPLETIONS, prompt=[LONG, "short"], n=2).status_code == 200
@@ -78,7 +81,7 @@ def test_orderly_requests_leave_no_drift(server: ServerProcess) -> None:
     assert found["drift"] == NO_DRIFT
     assert drift_metric(server) == {0.0}
     assert found["billed"] == rows(server, "settle")
-    assert found["billed"]["num_rows"] == 2 * 9
+    assert found["billed"]["num_rows"] == 2 * 9 + 2
     assert found["billed"]["cached_tokens"] > 0
     assert found["uncharged"]["num_rows"] == found["num_in_flight"] == found["left_unread"] == 0
     engine, billed = found["engine"], found["billed"]
