@@ -1,4 +1,4 @@
-"""`forebay serve | model | keys | tenants | ledger | version`: flags -> Settings -> the server. A setting is a flag."""
+"""`forebay serve | model | keys | tenants | ledger | replicas | version`: flags -> Settings -> what is done."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pydantic_settings import SettingsError
 from forebay import __version__
 from forebay.cli_keys import add_key_commands
 from forebay.cli_ledger import add_ledger_commands
+from forebay.cli_replicas import add_replica_commands
 from forebay.cli_tenants import add_tenant_commands
 from forebay.errors import ConfigurationError
 from forebay.settings import Settings
@@ -36,7 +37,8 @@ OTHER_NAMES = {"served_model_names": ("--served-model-name",)}
 
 DATA_SETTINGS = ("data_dir", "secret")
 MODEL_SETTINGS = ("model", "revision", "cache_dir", "log_level", "log_format")
-SECRET_SETTINGS = ("api_keys", "secret")
+REDIS_SETTINGS = ("redis_url", "redis_prefix", "redis_timeout_s")
+SECRET_SETTINGS = ("api_keys", "secret", "redis_url")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,7 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="forebay", description="An OpenAI-compatible service in front of a language model."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{serve,model,keys,tenants,ledger,version}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{serve,model,keys,tenants,ledger,replicas,version}"
+    )
     serve = commands.add_parser(
         "serve", help="start the service", description="Start the service. Flags override the environment."
     )
@@ -152,6 +156,9 @@ def _parser() -> argparse.ArgumentParser:
     ledger = commands.add_parser("ledger", help="check, read, copy the ledger")
     _add_flags(ledger, DATA_SETTINGS)
     add_ledger_commands(ledger)
+    replicas = commands.add_parser("replicas", help="see and forget the servers that share limits through Redis")
+    _add_flags(replicas, REDIS_SETTINGS)
+    add_replica_commands(replicas)
     commands.add_parser("version", help="print versions")
     return parser
 

@@ -39,6 +39,10 @@ class RedisLink:
         self._script = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in PARTS)
         self._sha = hashlib.sha1(self._script.encode()).hexdigest()  # noqa: S324 - Redis names scripts by it
 
+    def name(self, key: str) -> str:
+        """Of a key, with the prefix."""
+        return self._prefix + key
+
     async def exchange(self, payload: bytes) -> Any:
         """What the script answers to this JSON. Raises `RedisUnavailable`."""
         from redis.exceptions import NoScriptError

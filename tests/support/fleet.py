@@ -1,0 +1,59 @@
+"""Several real servers that share a Redis, and their ledgers read together."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from forebay.stores.sqlite import open_for_reading
+from support.administrator import OWNER, AdminClient
+from support.redis import RedisProcess
+from support.server import ServerProcess
+
+
+@contextmanager
+def fleet(redis: RedisProcess, folder: Path, number: int, **env: str) -> Iterator[list[ServerProcess]]:
+    """They begin together; the key `OWNER` is good at all of them."""
+    settings = {"FOREBAY_REDIS_URL": redis.url, "FOREBAY_REPLICAS": str(number), "FOREBAY_API_KEYS": OWNER}
+    servers = [
+        ServerProcess(folder / str(index) / "log", ["--engine", "scripted"], settings | env) for index in range(number)
+    ]
+    try:
+        for server in servers:
+            server.start(ready_timeout_s=None)
+        for server in servers:
+            server.wait_ready(60)
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def limit_tenant(servers: Sequence[ServerProcess], tenant: str, **limits: Any) -> None:
+    for server in servers:
+        with AdminClient(server, OWNER) as admin:
+            admin.get("PUT", f"/tenants/{tenant}", {"limits": limits})
+
+
+def peak_tokens(folders: Sequence[Path]) -> tuple[int, int]:
+    """The most that was ever held and settled together, by all ledgers in the order of time, and what it came to."""
+    moves = []
+    for folder in folders:
+        with closing(open_for_reading(folder)) as connection:
+            connection.row_factory = sqlite3.Row
+            held = {}
+            for row in connection.execute("SELECT * FROM entries WHERE kind <> 'uncharged' ORDER BY seq"):
+                tokens = row["prompt_tokens"] + row["completion_tokens"]
+                if row["kind"] == "reserve":
+                    held[row["request_id"]] = tokens
+                    moves.append((row["at"], tokens))
+                else:
+                    moves.append((row["at"], tokens - held[row["request_id"]]))
+    total = peak = 0
+    for _, tokens in sorted(moves):  # within a millisecond, what is given back comes first
+        total += tokens
+        peak = max(peak, total)
+    return peak, total
