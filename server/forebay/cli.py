@@ -38,7 +38,7 @@ OTHER_NAMES = {"served_model_names": ("--served-model-name",)}
 DATA_SETTINGS = ("data_dir", "secret")
 MODEL_SETTINGS = ("model", "revision", "cache_dir", "log_level", "log_format")
 REDIS_SETTINGS = ("redis_url", "redis_prefix", "redis_timeout_s")
-SECRET_SETTINGS = ("api_keys", "secret", "redis_url")
+SECRET_SETTINGS = ("api_keys", "secret", "redis_url", "ledger_postgres_url")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -122,8 +122,8 @@ class Settings(BaseSettings):
     )
     ledger_postgres_url: SecretStr | None = Field(
         None,
-        description="PostgreSQL that settled rows are copied to, `postgresql://user:password@host:5432/database`; needs "
-        "the extra `postgres`.",
+        description="PostgreSQL that settled rows are copied to, `postgresql://user:password@host:5432/database`; "
+        "needs the extra `postgres`.",
     )
     prices_file: Path | None = Field(
         None, description="JSON table of prices per model and kind of token; unset: engine time is what is accounted."
@@ -192,6 +192,9 @@ class Settings(BaseSettings):
 
     # What is capped
     max_body_bytes: int = Field(4 * 1024 * 1024, gt=0, description="Largest request body.")
+    address_rpm: int = Field(
+        6000, gt=0, description="Requests a minute that one address may send without a valid key: probes, wrong keys."
+    )
     max_json_depth: int = Field(64, gt=0, le=250, description="Deepest nesting of a JSON body.")
     max_header_bytes: int = Field(32 * 1024, gt=0, description="Largest sum of request header names and values.")
     max_choices: int = Field(8, gt=0, description="Largest `n`.")

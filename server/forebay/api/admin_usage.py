@@ -44,7 +44,7 @@ class ReconciliationAnswer(BaseModel):
 
 @router.get("/reconcile", responses={200: {"model": ReconciliationAnswer}})
 async def reconcile(caller: AdminCaller, services: ServicesDep) -> Response:
-    """Since the process began: the engine's counters, its work by state, the ledger's rows, and what does not add up."""
+    """Since the process began: the engine's counters, its work, the ledger's rows, and what does not add up."""
     if caller.role != "owner":
         raise PermissionDenied("This is of all tenants together: it needs an owner's key.")
     found = await services.reconciliation.run()

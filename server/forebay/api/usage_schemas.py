@@ -10,7 +10,7 @@ from forebay.api.usage_query import MAX_CHARS, MAX_TIME, MAX_VALUES
 
 
 class TokensResult(BaseModel):
-    """`input_tokens` contain the cached ones, `output_tokens` the reasoning's. Groups that were not asked for are null."""
+    """`input_tokens` hold the cached ones, `output_tokens` the reasoning's. What was not grouped by is null."""
 
     object: Literal["organization.usage.completions.result"]
     input_tokens: int

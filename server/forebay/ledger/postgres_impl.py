@@ -72,7 +72,7 @@ TYPES = {
     **dict.fromkeys(("cost", "queue_us", "prefill_us", "decode_us", "retry_count"), "bigint"),
     "metadata": "jsonb",
 }
-"""Of a row's columns as they are sent, in JSON: PostgreSQL takes hundreds apart more cheaply than this process could."""
+"""Of a row's columns as they are sent, in JSON: to take it apart is PostgreSQL's work and not this process's."""
 
 ADD_ROWS = f"""
 INSERT INTO forebay_ledger (replica_id, seq, hash, {", ".join(TYPES)})

@@ -47,11 +47,11 @@ class RowSums:
 class Reconciled:
     """What was compared, since the process began.
 
-    `engine`: its counters. `settled`, `in_flight`: its work for requests that are settled and that are not. `left`: what
-    it did for a request after that was cut short and settled. `read_again` and `left_unread`: prompt tokens that it read
-    more than once, or not at all (`ledger/tally.py`). `recovered`: rows of the sweep, whose tokens an earlier process's
-    engine generated. `drift`, by `prompt` and `generated`: what the engine has and the ledger has not; 0 unless tokens
-    were lost, doubled or invented.
+    `engine`: its counters. `settled`, `in_flight`: its work for requests that are settled and that are not. `left`:
+    what it did for a request after that was cut short and settled. `read_again` and `left_unread`: prompt tokens that
+    it read more than once, or not at all (`ledger/tally.py`). `recovered`: rows of the sweep, whose tokens an earlier
+    process's engine generated. `drift`, by `prompt` and `generated`: what the engine has and the ledger has not; 0
+    unless tokens were lost, doubled or invented.
     """
 
     engine: EngineWork
@@ -85,7 +85,7 @@ class Reconciliation:
         """The ledger's newest row, as last read."""
 
     def begin(self) -> None:
-        """After the ledger's own beginning and before the first request: what the file holds is of earlier processes."""
+        """After the ledger's beginning and before the first request: what the file holds is of earlier processes."""
         with storage_errors(), closing(open_for_reading(self._database.folder)) as connection:
             self.last_seq = _last_seq(connection)
             sums = connection.execute(LAST_ROWS, (self._ledger.num_recovered,)).fetchone()

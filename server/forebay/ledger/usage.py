@@ -71,7 +71,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one group cost in one bucket: millionths of the currency, or of `engine_seconds` where nothing was priced."""
+    """What one group cost in one bucket: millionths of the currency, or of `engine_seconds` without a price."""
 
     micros: int
     currency: str
@@ -165,9 +165,10 @@ def _rows(
         terms.append(f"{COLUMNS[name]} IN ({', '.join('?' * len(allowed))})")
         parameters += allowed
     order = ", ".join(str(position + 1) for position in range(len(columns)))
+    selected = ", ".join((*columns, *SUMS, *more_sums))
+    where = " AND ".join(terms)
     cursor = connection.execute(
-        f"SELECT {', '.join((*columns, *SUMS, *more_sums))} FROM entries WHERE {' AND '.join(terms)} "  # noqa: S608 - names from the tables above
-        f"GROUP BY {order} ORDER BY {order}",
+        f"SELECT {selected} FROM entries WHERE {where} GROUP BY {order} ORDER BY {order}",  # noqa: S608 - names of ours
         parameters,
     )
     for number, row in enumerate(cursor):

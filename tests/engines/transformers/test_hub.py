@@ -34,7 +34,7 @@ def hub(save_model: Callable[[Any], Path], tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_a_hub_id_is_loaded_from_the_cache(engine: str, hub: Path, tmp_path: Path) -> None:
-    """At the pinned revision, which the server tells; it answers under the model's id. Ledger and engine count alike."""
+    """At the pinned revision, which the server tells; it answers under the model's id. Ledger and engine agree."""
     flags = ["--engine", engine, "--model", HUB_ID]
     settings = {"FOREBAY_REVISION": COMMIT, "FOREBAY_KV_CACHE_MEMORY_MIB": "16", "FOREBAY_DTYPE": "float32"}
     server = ServerProcess(tmp_path / "log", flags, settings | {"HF_HOME": str(hub), "HF_HUB_OFFLINE": "1"})
