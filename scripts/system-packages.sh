@@ -11,6 +11,9 @@ PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null | grep -q "libnuma\.so\.1" ||
 # Settled rows are copied to a real one; its programs are not on the path.
 compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || missing+=(postgresql)
 
+# Limits and budgets are shared through a real one.
+command -v redis-server >/dev/null || missing+=(redis-server)
+
 [ "${#missing[@]}" -gt 0 ] || exit 0
 if [ "${1:-install}" = check ] || ! command -v apt-get >/dev/null; then
   echo "Missing here: ${missing[*]}. On Debian and Ubuntu: apt-get install ${missing[*]}" >&2

@@ -35,6 +35,7 @@ from forebay.pipeline import Pipeline
 from forebay.settings import Settings
 from forebay.stores.database import Database
 from forebay.stores.secret import read_or_create_secret
+from forebay.tenants.address_limit import AddressLimit
 from forebay.tenants.directory import Directory
 from forebay.tenants.fairness import FairQueue
 from forebay.tenants.guard import Guard
@@ -59,6 +60,7 @@ class Services:
     settings: Settings
     choice: EngineChoice
     models: ModelNames
+    addresses: AddressLimit
     keys: Directory
     key_watch: KeyWatch
     database: Database
@@ -199,6 +201,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         settings=settings,
         choice=choice,
         models=models,
+        addresses=AddressLimit(settings.address_rpm),
         keys=keys,
         key_watch=KeyWatch(folder, keys),
         database=database,

@@ -35,8 +35,13 @@ RecordDep = Annotated[RequestRecord, Depends(get_record)]
 
 
 async def get_caller(request: Request, services: ServicesDep, record: RecordDep) -> Caller:
-    """The caller behind the bearer token, whatever it may do. Raises `Unauthenticated`."""
-    caller = await services.keys.authenticate(request.headers.get("authorization"))
+    """The caller behind the bearer token, whatever it may do. Raises `Unauthenticated`, and `RateLimited` where an
+    address goes on without a valid one."""
+    try:
+        caller = await services.keys.authenticate(request.headers.get("authorization"))
+    except Unauthenticated:
+        services.addresses.check(request)
+        raise
     record.tenant, record.key_id = caller.tenant, caller.key_id
     header = services.settings.trusted_user_header
     if header is not None and caller.gateway:
@@ -70,13 +75,22 @@ AdminCaller = Annotated[Caller, Depends(may("admin"))]
 
 async def get_reader(request: Request, services: ServicesDep, record: RecordDep) -> None:
     """For /docs and /openapi.json: open on loopback or by setting, else for any key."""
-    if not _is_open(services):
+    if _is_open(services):
+        services.addresses.check(request)
+    else:
         await get_caller(request, services, record)
+
+
+async def get_stranger(request: Request, services: ServicesDep) -> None:
+    """For probes: anybody, at a rate."""
+    services.addresses.check(request)
 
 
 async def get_scraper(request: Request, services: ServicesDep, record: RecordDep) -> None:
     """For /metrics: open on loopback or by setting, else for keys with the scope `metrics`."""
-    if not _is_open(services):
+    if _is_open(services):
+        services.addresses.check(request)
+    else:
         await may("metrics")(request, services, record)
 
 

@@ -1,0 +1,35 @@
+"""A limit per address on what needs no key: probes, open documents, and keys that are none."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+
+from limits import RateLimitItemPerMinute
+from slowapi import Limiter
+from slowapi.util import get_remote_address
+from starlette.requests import Request
+
+from forebay.errors import RateLimited
+
+
+class AddressLimit:
+    """Counts in this process's memory, per minute; an address that goes on is refused until the minute is over."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._item = RateLimitItemPerMinute(per_minute)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is nothing in the file; without one it would read ./.env
+            self._limiter = Limiter(get_remote_address, storage_uri="memory://", config_filename=os.devnull).limiter
+
+    def check(self, request: Request) -> None:
+        """Counts one. Raises `RateLimited`."""
+        address = get_remote_address(request)
+        if not self._limiter.hit(self._item, address):
+            ends_at, _ = self._limiter.get_window_stats(self._item, address)
+            raise RateLimited(
+                f"Rate limit reached for this address: {self._per_minute} requests per minute without a valid key.",
+                retry_after_s=max(1.0, ends_at - time.time()),
+            )
