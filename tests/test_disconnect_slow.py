@@ -61,7 +61,7 @@ def wait_until_blocked(witness: Witness, request_id: str) -> None:
 def test_a_client_that_does_not_read_holds_no_slot(server: ServerProcess, witness: Witness) -> None:
     """The engine writes on into memory bounded by `max_tokens`, others are served, nothing is lost for the client."""
     with connect(server.port, receive_buffer=TINY) as slow:
-        request_id = send(slow, witness, chat(2500, n=8))
+        request_id = send(slow, witness, chat(2500, n=8, logprobs=True, top_logprobs=20))
         wait_until_blocked(witness, request_id)
         with connect(server.port) as other:
             other.sendall(post(CHAT, chat(3)))
@@ -77,7 +77,7 @@ def test_a_client_that_does_not_read_holds_no_slot(server: ServerProcess, witnes
 def test_a_backlog_is_billed_to_who_leaves_it(server: ServerProcess, witness: Witness) -> None:
     """Reading nothing and leaving is no way to get tokens for free: what was generated counts, delivered or not."""
     with connect(server.port, receive_buffer=TINY) as slow:
-        request_id = send(slow, witness, chat(2500, n=8))
+        request_id = send(slow, witness, chat(2500, n=8, logprobs=True, top_logprobs=20))
         wait_until_blocked(witness, request_id)
         reset(slow)
     line = witness.line(request_id)
@@ -128,7 +128,7 @@ def test_a_window_that_never_opens_again_is_the_end(make_server: Callable[..., S
         closing(Witness(server)) as witness,
         connect(server.port, receive_buffer=TINY) as slow,
     ):
-        request_id = send(slow, witness, chat(2500, n=8))
+        request_id = send(slow, witness, chat(2500, n=8, logprobs=True, top_logprobs=20))
         line = eventually(
             lambda: next((one for one in witness.lines() if one["request_id"] == request_id), None), timeout_s=20
         )

@@ -15,6 +15,7 @@ from forebay.settings import Settings
 async def test_a_request_that_is_cancelled_before_its_answer_failed() -> None:
     """As happens to what outlasts a hurried end: nobody was answered, so nobody was answered well."""
     services = build_services(Settings(engine="scripted"))
+    services.begin()
     entered = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -31,3 +32,4 @@ async def test_a_request_that_is_cancelled_before_its_answer_failed() -> None:
     counted = 'forebay_requests_total{outcome="failed",route="unmatched",status="none"} 1.0'
     assert counted in (await services.metrics.render()).decode()
     assert services.drain.in_flight == 0
+    await services.close()

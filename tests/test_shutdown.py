@@ -230,7 +230,7 @@ settings = Settings(engine="scripted", port=0, log_format="json")
 configure_logging(settings)
 services = build_services(settings, engine=lambda: Stuck(settings))
 sock = bind_socket(settings)
-server = Server(create_app(settings, services), services, sock, lambda listening: print("up", flush=True))
+server = Server(create_app(settings, services), services, sock, None, lambda listening: print("up", flush=True))
 asyncio.run(server.serve(sockets=[sock]))
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import time
 from contextlib import nullcontext
 
@@ -17,6 +17,7 @@ from forebay.observe.record import PROBES, SCRAPES, RequestRecord
 from forebay.services import Services
 
 MAX_ECHOED_ID = 128
+LOW_62_BITS = (1 << 62) - 1
 
 
 class RequestMiddleware:
@@ -46,8 +47,8 @@ class RequestMiddleware:
                 record.status = message["status"]
                 out = MutableHeaders(scope=message)
                 out["x-request-id"] = record.client_request_id or record.request_id
-                for name, value in record.answer_headers.items():
-                    out[name] = value
+                if record.answer_headers:
+                    out.raw.extend((name.encode(), value.encode()) for name, value in record.answer_headers.items())
                 if ignored := state.get("ignored_params"):
                     out["x-ignored-params"] = ignored_header(ignored)
                 if self._services.drain.draining:
@@ -107,8 +108,8 @@ def _is_watching(scope: Scope) -> bool:
 
 def new_request_id() -> str:
     """32 hex digits, later ones greater (RFC 9562, version 7), so that the ledger's index grows at its end."""
-    random = os.urandom(10)
-    return f"{time.time_ns() // 1_000_000:012x}7{random[:2].hex()[1:]}{0x80 | random[2] & 0x3F:02x}{random[3:].hex()}"
+    bits = random.getrandbits(74)  # a name is no secret, and the kernel's randomness costs a system call
+    return f"{time.time_ns() // 1_000_000:012x}7{bits >> 62:03x}{2 << 62 | bits & LOW_62_BITS:016x}"
 
 
 def _retry_count(value: str | None) -> int:

@@ -8,7 +8,6 @@ import queue
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -75,10 +74,6 @@ def _call_each(connection: sqlite3.Connection, calls: list[Callable[[sqlite3.Con
 CALLS = Writing(3, _call_each)
 
 
-def _look(connection: sqlite3.Connection) -> None:
-    """Writes nothing."""
-
-
 class GroupCommit:
     """The file's only writer in this process. While one commit waits for the disk, the next one's writes gather.
 
@@ -91,8 +86,9 @@ class GroupCommit:
         """Call it on the running loop, on which outcomes are told."""
         self._connection = connection
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._lingering: deque[_Write] = deque()
+        self._queue: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
+        self._urgent: list[_Write] = []
+        self._lingering: list[_Write] = []
         self._reminder: asyncio.TimerHandle | None = None
         self._kept: list[_Write] = []
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -119,18 +115,26 @@ class GroupCommit:
         if self.refusing is not None and not kept:
             raise _unavailable()
         write = _Write(writing, item, done, kept)
-        if done is not None:
-            self._queue.put(write)
+        if done is None:
+            self._lingering.append(write)
+            if self._reminder is None:
+                self._reminder = self._loop.call_later(LINGER_S, self._remind)
             return
-        self._lingering.append(write)
-        if self._reminder is None:
-            self._reminder = self._loop.call_later(LINGER_S, self._remind)
+        self._urgent.append(write)
+        if len(self._urgent) == 1:
+            # Once for all that is ready to be written in this turn of the loop: waking a thread is dear.
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """What lingers goes along; it comes last, because a settlement follows its reservation."""
+        writes = self._urgent + self._lingering
+        self._urgent, self._lingering = [], []
+        if writes:
+            self._queue.put(writes)
 
     def _remind(self) -> None:
-        """Wakes the writer for what still lingers."""
         self._reminder = None
-        if self._lingering:
-            self._queue.put(_Write(CALLS, _look, None, False))
+        self._hand_over()
 
     def write(self, writing: Writing, item: Any, *, kept: bool = False) -> asyncio.Future[Any]:
         """The same with a future for the outcome. Cancelling it takes nothing back."""
@@ -159,13 +163,14 @@ class GroupCommit:
         """Writes what was handed over and ends the thread. False where the disk took not all of it in time."""
         if self._reminder is not None:
             self._reminder.cancel()
+        self._hand_over()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, timeout_s)
         return not self._thread.is_alive() and not self._kept
 
     def _run(self) -> None:
         ending = False
-        while not (ending and self._queue.empty() and not self._lingering):
+        while not (ending and self._queue.empty()):
             writes, ended = self._gather()
             ending = ending or ended
             writes = self._kept + writes
@@ -180,27 +185,18 @@ class GroupCommit:
         self._connection.close()
 
     def _gather(self) -> tuple[list[_Write], bool]:
-        """What waits and what lingers, at least one unless the disk is to be asked again; and whether the end has come.
-
-        A settlement lingers that was handed over after its reservation. Whatever lingers before the queue is emptied has
-        therefore its reservation in this commit or in an earlier one.
-        """
+        """All that waits, at least something unless the disk is to be asked again; and whether the end has come."""
         writes: list[_Write] = []
         ended = False
-        try:
-            write = self._queue.get(self.refusing is None)
-            lingering = len(self._lingering)
+        block = self.refusing is None
+        with contextlib.suppress(queue.Empty):
             while True:
-                if write is None:
+                more = self._queue.get(block)
+                block = False
+                if more is None:
                     ended = True
                 else:
-                    writes.append(write)
-                write = self._queue.get_nowait()
-        except queue.Empty:
-            pass
-        if ended or not writes:
-            lingering = len(self._lingering)
-        writes += [self._lingering.popleft() for _ in range(lingering)]
+                    writes += more
         return writes, ended
 
     def _commit(self, writes: list[_Write]) -> list[_Write]:
