@@ -38,9 +38,8 @@ from forebay.stores.secret import read_or_create_secret
 from forebay.tenants.address_limit import AddressLimit
 from forebay.tenants.directory import Directory
 from forebay.tenants.fairness import FairQueue
-from forebay.tenants.guard import Guard
 from forebay.tenants.key_watch import KeyWatch
-from forebay.tenants.limiting import build_guard
+from forebay.tenants.sharing import Sharing, build_sharing
 
 CLOSE_S = 8.0
 FORCED_CLOSE_S = 0.5
@@ -66,7 +65,7 @@ class Services:
     database: Database
     drain: Drain
     host: EngineHost
-    guard: Guard
+    sharing: Sharing
     ledger: Ledger
     usage: UsageReader
     reconciliation: Reconciliation
@@ -104,10 +103,10 @@ class Services:
         self.reconciliation.begin()
         if self.sink is not None:
             self.sink.begin()
-        self.guard.seed(self.ledger.totals)
-        self.guard.begin()
+        self.sharing.guard.seed(self.ledger.totals)
         self.claims.answers.begin()
         self.key_watch.begin()
+        self.sharing.begin()
         self.host.begin()
 
     async def close(self) -> None:
@@ -115,7 +114,7 @@ class Services:
         try:
             await self.host.close(FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
         finally:
-            await self.guard.close()
+            await self.sharing.close()
             await self.key_watch.close()
             await self.reconciliation.close()
             await self.ledger.close(FLUSH_S)
@@ -170,14 +169,15 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         with_sink=settings.ledger_postgres_url is not None,
     )
     sink = build_sink(settings, database)
-    guard = build_guard(settings, database)
+    key_watch = KeyWatch(folder, keys)
+    sharing = build_sharing(settings, database, keys, key_watch)
     pipeline = Pipeline(
         host,
         admission,
         reading,
         queue,
         drain,
-        guard,
+        sharing.guard,
         ledger,
         secret=secret,
         request_timeout_s=settings.request_timeout_s,
@@ -203,11 +203,11 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         models=models,
         addresses=AddressLimit(settings.address_rpm),
         keys=keys,
-        key_watch=KeyWatch(folder, keys),
+        key_watch=key_watch,
         database=database,
         drain=drain,
         host=host,
-        guard=guard,
+        sharing=sharing,
         ledger=ledger,
         usage=UsageReader(database),
         reconciliation=reconciliation,
@@ -216,6 +216,6 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         pipeline=pipeline,
         claims=claims,
         family_of=FamilyOf(settings.reasoning_family),
-        metrics=Metrics(host, queue, drain, monitor, [ledger_families.read, guard.families]),
+        metrics=Metrics(host, queue, drain, monitor, [ledger_families.read, sharing.families]),
         stats=Stats(host, queue, drain, monitor),
     )

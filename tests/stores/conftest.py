@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 import pytest_asyncio
 
 from forebay.tenants.guard import Guard
+from support.fleet import fleet
 from support.guards import Clock, becomes, local_guard, shared_guard
 from support.redis import RedisProcess
+from support.server import ServerProcess
 
 _prefixes = count()
 
@@ -22,6 +25,26 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
     running = RedisProcess(tmp_path_factory.mktemp("redis")).start()
     yield running
     running.stop()
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Servers and the Redis that they share, which may be harmed, and then has to be healed."""
+
+    servers: list[ServerProcess]
+    redis: RedisProcess
+
+
+@pytest.fixture(scope="session")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Four servers with one key of their settings, `OWNER`. Leave tenant `default` without limits."""
+    folder = tmp_path_factory.mktemp("fleet")
+    redis = RedisProcess(folder / "redis").start()
+    try:
+        with fleet(redis, folder, 4) as servers:
+            yield Fleet(servers, redis)
+    finally:
+        redis.stop()
 
 
 @pytest.fixture

@@ -95,12 +95,11 @@ def shared_guard(
         wall_ms=wall_ms if clock is None else lambda: clock.wall,
         now_ms=None if clock is None else lambda: clock.steady,
     )
-    steady = steady_ms if clock is None else lambda: clock.steady
-    guard = Guard(
-        SharedLimiter(conversation, steady),
-        wall_ms=wall_ms if clock is None else lambda: clock.wall,
-        steady_ms=steady,
-    )
+    clocks = {
+        "wall_ms": wall_ms if clock is None else lambda: clock.wall,
+        "steady_ms": steady_ms if clock is None else lambda: clock.steady,
+    }
+    guard = Guard(SharedLimiter(conversation, **clocks), **clocks)
     if seed is not None:
         seed(guard)
     guard.begin()

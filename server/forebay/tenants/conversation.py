@@ -58,6 +58,8 @@ class Conversation:
         self.breaker = Breaker("redis")
         self.in_places: set[Party] = set()
         """Keys and tenants with limited concurrency, of which requests run here."""
+        self.run_id = b""
+        """Of the Redis that answered last; a new one with each start."""
         self._link = link
         self._wall_ms = wall_ms
         self._now_ms = now_ms
@@ -154,7 +156,7 @@ class Conversation:
         news, self._news = self._news, News()
         message = self._message(pending, news)
         try:
-            _, _, is_open, answers, fleet = await self._say(message)
+            _, self.run_id, is_open, answers, fleet = await self._say(message)
         except RedisUnavailable as exc:
             self._news = news.unsaid(self._news)
             self._seeding = None

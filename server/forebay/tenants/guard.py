@@ -47,8 +47,7 @@ class Guard:
         """Nothing is admitted any more; what ended is told to those who share."""
         await self._limiter.close()
 
-    async def families(self) -> list[Metric]:
-        """For /metrics."""
+    def families(self) -> list[Metric]:
         return self._limiter.families()
 
     def peek(self, caller: Caller, fingerprint: int | None = None) -> None:

@@ -15,6 +15,7 @@ from forebay.tenants.exchange import LetIn, Pending, held_of, is_limited, meter_
 from forebay.tenants.limit_errors import budget_closed, budget_exceeded
 from forebay.tenants.local_limiter import LocalLimiter
 from forebay.tenants.news import Refund
+from forebay.tenants.windows import DAY_MS
 
 
 class SharedLimiter:
@@ -24,8 +25,9 @@ class SharedLimiter:
     its need, and where that is too little the budget is closed.
     """
 
-    def __init__(self, conversation: Conversation, steady_ms: Callable[[], int]) -> None:
+    def __init__(self, conversation: Conversation, *, wall_ms: Callable[[], int], steady_ms: Callable[[], int]) -> None:
         self._conversation = conversation
+        self._wall_ms = wall_ms
         self._grants = conversation.grants
         self._local = LocalLimiter(steady_ms)
         self._alone = _Alone(self, self._local)
@@ -118,6 +120,8 @@ class SharedLimiter:
         for party, _ in ask.parties:
             party.limits.enter(ask.now)
         self._conversation.in_places.update(_with_places(ask))
+        if (at := self._wall_ms()) // DAY_MS == ask.day:
+            ask.at = at  # others may have given back meanwhile what it holds now
         held = [held_of(policy, ask.tokens) for _, policy in ask.parties]
         return ask.hold(self, decision.granted, held, decision.headers)
 
