@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from forebay import __version__
 from forebay.api import chat, completions, docs, generate, models, ops, tokens, usage
-from forebay.api.deps import get_scraper, get_stranger
+from forebay.api.deps import get_scraper
 from forebay.api.handlers import install_handlers
 from forebay.api.openapi import BODIES, describe_app
 from forebay.api.openapi_rules import refine
@@ -50,7 +50,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     for module in (chat, completions, models, tokens, generate, usage):
         app.include_router(module.router)
     app.include_router(docs.router)
-    app.include_router(ops.probes, dependencies=[Depends(get_stranger)])
+    app.include_router(ops.probes)
     app.include_router(ops.metrics, dependencies=[Depends(get_scraper)])
     app.include_router(ops.ops)
     app.add_middleware(ErrorMiddleware, services=services)

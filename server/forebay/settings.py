@@ -193,7 +193,9 @@ class Settings(BaseSettings):
     # What is capped
     max_body_bytes: int = Field(4 * 1024 * 1024, gt=0, description="Largest request body.")
     address_rpm: int = Field(
-        6000, gt=0, description="Requests a minute that one address may send without a valid key: probes, wrong keys."
+        6000,
+        gt=0,
+        description="Requests a minute that one address may send with wrong keys, and as many for open documents.",
     )
     max_json_depth: int = Field(64, gt=0, le=250, description="Deepest nesting of a JSON body.")
     max_header_bytes: int = Field(32 * 1024, gt=0, description="Largest sum of request header names and values.")

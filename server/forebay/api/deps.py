@@ -40,7 +40,7 @@ async def get_caller(request: Request, services: ServicesDep, record: RecordDep)
     try:
         caller = await services.keys.authenticate(request.headers.get("authorization"))
     except Unauthenticated:
-        services.addresses.check(request)
+        services.addresses.check(request, "keys")
         raise
     record.tenant, record.key_id = caller.tenant, caller.key_id
     header = services.settings.trusted_user_header
@@ -76,20 +76,15 @@ AdminCaller = Annotated[Caller, Depends(may("admin"))]
 async def get_reader(request: Request, services: ServicesDep, record: RecordDep) -> None:
     """For /docs and /openapi.json: open on loopback or by setting, else for any key."""
     if _is_open(services):
-        services.addresses.check(request)
+        services.addresses.check(request, "documents")
     else:
         await get_caller(request, services, record)
-
-
-async def get_stranger(request: Request, services: ServicesDep) -> None:
-    """For probes: anybody, at a rate."""
-    services.addresses.check(request)
 
 
 async def get_scraper(request: Request, services: ServicesDep, record: RecordDep) -> None:
     """For /metrics: open on loopback or by setting, else for keys with the scope `metrics`."""
     if _is_open(services):
-        services.addresses.check(request)
+        services.addresses.check(request, "documents")
     else:
         await may("metrics")(request, services, record)
 
