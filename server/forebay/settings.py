@@ -143,7 +143,8 @@ class Settings(BaseSettings):
 
     # What several servers share
     redis_url: SecretStr | None = Field(
-        None, description="Redis 7 or later, `redis://[user:password@]host:port/db`; unset: limits are this server's own."
+        None,
+        description="Redis 7 or later, `redis://[user:password@]host:port/db`; unset: limits are this server's own.",
     )
     redis_prefix: str = Field("forebay:", description="What the names of all keys in Redis begin with.")
     redis_timeout_s: float = Field(0.2, gt=0, description="An answer of Redis that takes longer counts as none.")
@@ -151,7 +152,7 @@ class Settings(BaseSettings):
         None,
         gt=0,
         description="Servers that share Redis. While it is away, each grants one share in so many of the rate limits; "
-        "once it was wiped, shared budgets open again when so many have said what they hold. Unset: those that are known.",
+        "once it was wiped, shared budgets open again when so many have said what they hold. Unset: all that are known.",
     )
     budget_tranche: float = Field(
         0.0,

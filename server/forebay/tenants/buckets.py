@@ -9,8 +9,8 @@ UNIT = 60_000
 class Bucket:
     """Holds one minute's worth and refills continuously. Amounts are in `UNIT`s, times in milliseconds.
 
-    What is promised is set `aside`, and is part of what the bucket holds. A `level` below zero is refill to come that is
-    promised already. What comes back meanwhile, from requests that used less than they held and from promises that
+    What is promised is set `aside`, and is part of what the bucket holds. A `level` below zero is refill to come, all
+    of it promised. What comes back meanwhile, from requests that used less than they held and from promises that
     nobody took, is `free`: for whoever asks next, without touching promises.
     """
 

@@ -12,7 +12,7 @@ KEPT_MS = 62 * 86_400_000
 
 
 class Grant:
-    """Of one window of a key or tenant, in tokens or money. `amount` covers what is spent and held, and what is not yet.
+    """Of one window of a key or tenant, in tokens or money. `amount` covers what is spent, held, and neither yet.
 
     Others see what was said last, so `amount` is lowered before it is said and raised only when that was answered.
     """

@@ -51,7 +51,7 @@ class Guard:
         return self._limiter.families()
 
     def peek(self, caller: Caller, fingerprint: int | None = None) -> None:
-        """Refuses before the text is read what cannot be admitted now, whatever the text. Raises what `admit` raises."""
+        """Before the text is read: refuses what cannot be admitted whatever the text. Raises what `admit` raises."""
         parties = self._parties_of(caller)
         for party, policy in parties:
             for budget in policy.budgets:

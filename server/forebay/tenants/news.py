@@ -27,7 +27,7 @@ class News:
 
 
 class Seeding:
-    """All that this server holds, said in parts. A token tells that nothing was wiped between the first and the last."""
+    """All that this server holds, said in parts. A token tells that nothing was wiped from the first to the last."""
 
     def __init__(self, grants: Sequence[Grant]) -> None:
         self._grants = list(grants)
