@@ -170,7 +170,7 @@ def test_idle_and_stuck_connections_do_not_hold_the_process(make_server: MakeSer
     server = make_server(*SCRIPTED, "--drain-timeout-s", "60")
     with httpx.Client(base_url=server.url) as http, socket.create_connection((server.host, server.port)) as half:
         http.get("/live")
-        half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n")
+        half.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n")
         time.sleep(0.1)
         server.signal(signal.SIGTERM)
         assert server.wait(FAST_EXIT_S) == 0

@@ -99,7 +99,7 @@ def test_waiting_for_a_slot_counts(server: ServerProcess, witness: Witness) -> N
 def test_a_body_that_never_ends_is_a_504(server: ServerProcess, witness: Witness) -> None:
     """Also what comes byte by byte: the whole body has the time of a request."""
     with connect(server.port) as sock:
-        sock.sendall(head("POST", CHAT, "Host: x", JSON, "Content-Length: 100") + b'{"mess')
+        sock.sendall(head("POST", CHAT, "Host: localhost", JSON, "Content-Length: 100") + b'{"mess')
         answer = read_answer(sock)
     assert answer.status == 504
     assert answer.json()["error"]["code"] == "timeout"
@@ -109,7 +109,7 @@ def test_a_body_that_never_ends_is_a_504(server: ServerProcess, witness: Witness
 def test_a_body_that_ends_early_is_a_client_that_left(server: ServerProcess, witness: Witness) -> None:
     """No failure of ours, and no traceback in the log."""
     with connect(server.port) as sock:
-        sock.sendall(head("POST", CHAT, "Host: x", JSON, "Content-Length: 100") + b'{"mess')
+        sock.sendall(head("POST", CHAT, "Host: localhost", JSON, "Content-Length: 100") + b'{"mess')
         eventually(lambda: witness.load().in_flight == 1)
     eventually(lambda: [line for line in witness.lines() if line["outcome"] == "client_gone"])
     witness.wait_idle()

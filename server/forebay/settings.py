@@ -96,6 +96,11 @@ class Settings(BaseSettings):
     admin_port: int = Field(8001, ge=0, le=65535, description="Port of the admin API; 0 takes a free one.")
     root_path: str = Field("", description="Path prefix that a proxy strips.")
     forwarded_allow_ips: str = Field("127.0.0.1", description="Proxies whose X-Forwarded-* headers are believed.")
+    allowed_hosts: Names = Field(
+        (),
+        description="Names beside `localhost` and addresses of loopback under which a service on loopback answers "
+        "without a key, comma-separated.",
+    )
     cors_origins: Names = Field((), description="Origins allowed by CORS, comma-separated.")
     tcp_keepalive_s: int = Field(
         15, gt=0, description="Idle seconds before TCP keepalive probes a silent peer; three probes, 5 s apart."
@@ -229,7 +234,7 @@ class Settings(BaseSettings):
         "info", description="Least severe level that is logged."
     )
 
-    @field_validator("served_model_names", "cors_origins", "api_keys", mode="before")
+    @field_validator("served_model_names", "allowed_hosts", "cors_origins", "api_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -22,21 +22,21 @@ JSON = "Content-Type: application/json"
 
 def test_a_declared_length_beyond_4_mib_is_refused_unread(server: ServerProcess) -> None:
     """CVE-2025-48956: no byte of the body is waited for."""
-    answer = exchange(server.port, head("POST", CHAT, "Host: x", JSON, f"Content-Length: {LIMIT + 1}"))
+    answer = exchange(server.port, head("POST", CHAT, "Host: localhost", JSON, f"Content-Length: {LIMIT + 1}"))
     assert answer.status == 413
     assert answer.json()["error"]["code"] == "request_too_large"
 
 
 def test_a_length_beyond_64_bits_is_refused(server: ServerProcess) -> None:
     """A number that no parser should hold."""
-    answer = exchange(server.port, head("POST", CHAT, "Host: x", JSON, f"Content-Length: {10**40}"))
+    answer = exchange(server.port, head("POST", CHAT, "Host: localhost", JSON, f"Content-Length: {10**40}"))
     assert answer.status in (400, 413)
 
 
 def test_a_chunked_body_is_counted_as_it_comes(server: ServerProcess) -> None:
     """CVE-2025-48956: a body without a length ends at the limit, however long it goes on."""
     with connect(server.port) as sock:
-        sock.sendall(head("POST", CHAT, "Host: x", JSON, "Transfer-Encoding: chunked"))
+        sock.sendall(head("POST", CHAT, "Host: localhost", JSON, "Transfer-Encoding: chunked"))
         for _ in range(5):
             sock.sendall(b"%x\r\n" % MIB + b" " * MIB + b"\r\n")
         answer = read_answer(sock)
@@ -104,7 +104,7 @@ def test_other_content_types_are_refused(door: Door, path: str, kind: str) -> No
 
 def test_a_missing_content_type_is_refused(server: ServerProcess) -> None:
     """As a wrong one."""
-    assert exchange(server.port, head("POST", CHAT, "Host: x", "Content-Length: 2"), b"{}").status == 415
+    assert exchange(server.port, head("POST", CHAT, "Host: localhost", "Content-Length: 2"), b"{}").status == 415
 
 
 def test_parameters_of_the_content_type_are_taken(door: Door) -> None:

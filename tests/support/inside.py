@@ -41,7 +41,7 @@ class Inside:
     ) -> Answer:
         """Asks, and hears the answer out. `left`: when the client leaves."""
         raw, stays = json.dumps(body).encode(), asyncio.Event()
-        headers = {"host": "test", "content-type": "application/json", "content-length": str(len(raw))}
+        headers = {"host": "localhost", "content-type": "application/json", "content-length": str(len(raw))}
         scope: dict[str, Any] = {
             "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path,
             "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1),

@@ -44,7 +44,7 @@ def head(method: str, target: str, *lines: str) -> bytes:
 def post(path: str, body: Any, *lines: str) -> bytes:
     """A whole POST of JSON; `body` is serialised unless it is bytes."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    framing = ("Host: test", "Content-Type: application/json", f"Content-Length: {len(raw)}")
+    framing = ("Host: localhost", "Content-Type: application/json", f"Content-Length: {len(raw)}")
     return head("POST", path, *framing, *lines) + raw
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from forebay.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from forebay.exposure import check_host
 from forebay.observe.record import RequestRecord
 from forebay.services import Services
 from forebay.tenants.directory import ANONYMOUS
@@ -35,13 +36,16 @@ RecordDep = Annotated[RequestRecord, Depends(get_record)]
 
 
 async def get_caller(request: Request, services: ServicesDep, record: RecordDep) -> Caller:
-    """The caller behind the bearer token, whatever it may do. Raises `Unauthenticated`, and `RateLimited` where an
-    address goes on without a valid one."""
+    """The caller behind the bearer token, whatever it may do. Raises `Unauthenticated`, `RateLimited` where an address
+    goes on without a valid one, and `PermissionDenied` for a caller without one under a name that is not this
+    machine's."""
     try:
         caller = await services.keys.authenticate(request.headers.get("authorization"))
     except Unauthenticated:
         services.addresses.check(request, "keys")
         raise
+    if caller.key_id == ANONYMOUS:
+        check_host(services.settings, request.headers.get("host", ""))
     record.tenant, record.key_id = caller.tenant, caller.key_id
     header = services.settings.trusted_user_header
     if header is not None and caller.gateway:
@@ -76,7 +80,7 @@ AdminCaller = Annotated[Caller, Depends(may("admin"))]
 async def get_reader(request: Request, services: ServicesDep, record: RecordDep) -> None:
     """For /docs and /openapi.json: open on loopback or by setting, else for any key."""
     if _is_open(services):
-        services.addresses.check(request, "documents")
+        _check_stranger(request, services)
     else:
         await get_caller(request, services, record)
 
@@ -84,13 +88,18 @@ async def get_reader(request: Request, services: ServicesDep, record: RecordDep)
 async def get_scraper(request: Request, services: ServicesDep, record: RecordDep) -> None:
     """For /metrics: open on loopback or by setting, else for keys with the scope `metrics`."""
     if _is_open(services):
-        services.addresses.check(request, "documents")
+        _check_stranger(request, services)
     else:
         await may("metrics")(request, services, record)
 
 
 def _is_open(services: Services) -> bool:
     return services.settings.on_loopback or services.settings.open_docs
+
+
+def _check_stranger(request: Request, services: Services) -> None:
+    check_host(services.settings, request.headers.get("host", ""))
+    services.addresses.check(request, "documents")
 
 
 def _named_user(request: Request, header: str) -> str | None:
