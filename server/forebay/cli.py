@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from forebay import __version__
+from forebay.cli_data import printable
 from forebay.cli_keys import add_key_commands
 from forebay.cli_ledger import add_ledger_commands
 from forebay.cli_replicas import add_replica_commands
@@ -114,7 +115,7 @@ def _announce(listening: Listening) -> None:
 
 def _refuse(sentences: Sequence[str]) -> int:
     for sentence in sentences:
-        print(f"forebay: {sentence}", file=sys.stderr)
+        print(f"forebay: {printable(sentence)}", file=sys.stderr)
     return EXIT_USAGE
 
 

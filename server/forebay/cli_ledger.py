@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from forebay.cli_data import print_table
 from forebay.errors import ConfigurationError
 from forebay.ledger.backup import back_up, restore
 from forebay.ledger.export import export_csv, export_json, read_export
@@ -141,7 +142,6 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     if not rows:
         print("Nothing was settled in that time.")
         return
-    lines = [list(rows[0]), *([("-" if value is None else str(value)) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    print_table(
+        [tuple(rows[0]), *(tuple("-" if value is None else str(value) for value in row.values()) for row in rows)]
+    )

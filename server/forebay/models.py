@@ -12,7 +12,7 @@ WILDCARD = "*"
 
 @dataclass(frozen=True, slots=True)
 class ModelNames:
-    """`names[0]` is the one shown. With `any_name` every name means the model, and answers carry the name asked for."""
+    """`names[0]` is the one shown. With `any_name` every printable name means the model, and answers carry the name asked for."""
 
     names: tuple[str, ...]
     any_name: bool = False
@@ -32,7 +32,7 @@ class ModelNames:
         names that exist for him, `PermissionDenied` for others."""
         if name is None:
             name = next(filter(caller.can_use, self.names), self.names[0])
-        elif name not in self.names and not (self.any_name and name):
+        elif name not in self.names and not (self.any_name and name and name.isprintable()):
             served = ", ".join(self.names_for(caller))
             raise ModelNotFound(f"The model `{name[:64]}` does not exist. Served here: {served}.", param="model")
         if not caller.can_use(name):

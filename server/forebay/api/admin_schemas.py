@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from forebay.api.schemas import Body
 from forebay.types import Budget, CachePolicy, Priority, Role, Scope
@@ -13,8 +14,16 @@ MOST = 10**15
 MAX_GRACE_S = 30 * 86_400
 DAY_S = 86_400
 
+
+def _printable(name: str) -> str:
+    """Names are shown on operators' terminals, which would obey control characters."""
+    if not name.isprintable():
+        raise PydanticCustomError("printable", "Only printable characters may be used")
+    return name
+
+
 Count = Annotated[int, Field(ge=1, le=MOST)]
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_printable)]
 
 
 class AdminBody(Body):
@@ -52,7 +61,7 @@ class LimitsBody(AdminBody):
 class KeyChanges(AdminBody):
     """What is left out stays as it is; of a new key it is the default. `expires_at` is Unix time in seconds."""
 
-    name: Annotated[str, StringConstraints(max_length=128)] = ""
+    name: Annotated[str, StringConstraints(max_length=128), AfterValidator(_printable)] = ""
     role: Role = "member"
     scopes: list[Scope] = Field(default_factory=list, max_length=16, description="Empty: all that the role allows.")
     models: Annotated[list[ModelName], Field(min_length=1, max_length=64)] | None = Field(
