@@ -26,13 +26,15 @@ LET_IN, EXCEEDED, REFUSED, CLOSED, WAITS = range(5)
 class Pending:
     """A request on its way to Redis and back."""
 
-    __slots__ = ("ask", "done", "grants", "parties")
+    __slots__ = ("ask", "can_repeat", "done", "grants", "parties")
 
     def __init__(self, ask: Ask, grants: Sequence[Grant], done: asyncio.Future[Hold | None]) -> None:
         self.ask = ask
         self.grants = grants
         """One for each claim."""
         self.done = done
+        self.can_repeat = any(claim.budget.hard for claim in ask.claims)
+        """Once, after an exchange that failed: without an answer a hard budget would be closed."""
         self.parties = [(party, policy) for party, policy in ask.parties if is_limited(policy)]
 
     def message(self) -> list[Any]:

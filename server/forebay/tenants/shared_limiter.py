@@ -91,6 +91,10 @@ class SharedLimiter:
         self._conversation.ended(self._grants.of_all(ask), _with_places(ask), refunds)
 
     def _decide(self, pending: Pending, answer: Sequence[int] | None) -> None:
+        if answer is None and pending.can_repeat and self._conversation.is_up and not pending.done.done():
+            pending.can_repeat = False
+            self._conversation.ask(pending)
+            return
         decision: Hold | ApiError | None
         try:
             decision = self._decided(pending, answer)
