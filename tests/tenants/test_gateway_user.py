@@ -15,12 +15,13 @@ from support.server import ServerProcess
 def test_the_ledger_knows_whom_a_gateway_asks_for(
     governed: ServerProcess, owner: AdminClient, service: httpx.Client, path: str
 ) -> None:
-    """The body's own `user` comes first; from other keys the header is not read."""
+    """The header comes before the body's `user`, which its user may have written; from other keys it is not read."""
     gateway, other = owner.make(tenant="acme", gateway=True), owner.make(tenant="acme")
     ledger = LedgerFile(governed.data_dir)
     for key, header, field, expected in (
         (gateway, "ann", None, "ann"),
-        (gateway, "ann", "bob", "bob"),
+        (gateway, "ann", "bob", "ann"),
+        (gateway, None, "bob", "bob"),
         (gateway, None, None, None),
         (other, "ann", None, None),
     ):
@@ -40,6 +41,9 @@ def test_a_user_that_cannot_be_kept_is_refused(owner: AdminClient, service: http
         headers = {b"x-user-id": value, **{name.encode(): text.encode() for name, text in gateway.headers.items()}}
         answer = service.post(CHAT, json=BODIES[CHAT], headers=headers)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-User-ID"), value
+    twice = [*gateway.headers.items(), ("x-user-id", "ann"), ("x-user-id", "bob")]
+    answer = service.post(CHAT, json=BODIES[CHAT], headers=twice)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-User-ID")
 
 
 def test_without_the_setting_the_header_is_not_read(server: ServerProcess) -> None:

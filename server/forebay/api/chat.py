@@ -43,7 +43,7 @@ async def create_chat_completion(
 ) -> Response:
     """A model's answer to a conversation."""
     record.model = services.models.resolve(body.model, caller)
-    record.user = body.user or record.user
+    record.user = record.user or body.user  # a trusted header says who asks, the body what it likes
     record.safety_identifier, record.metadata = body.safety_identifier, body.metadata or {}
     record.stream = bool(body.stream)
     check_options(body, max_choices=services.settings.max_choices)

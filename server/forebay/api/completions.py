@@ -43,7 +43,7 @@ async def create_completion(
     """What the model writes after each prompt; choice j of prompt i has index `i * n + j`."""
     settings = services.settings
     record.model = services.models.resolve(body.model, caller)
-    record.user, record.metadata = body.user or record.user, body.metadata or {}
+    record.user, record.metadata = record.user or body.user, body.metadata or {}
     record.stream = bool(body.stream)
     check_options(body, max_choices=settings.max_choices)
     num_choices = body.n or 1

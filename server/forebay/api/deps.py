@@ -104,7 +104,11 @@ def _check_stranger(request: Request, services: Services) -> None:
 
 def _named_user(request: Request, header: str) -> str | None:
     """Who a gateway says it asks for."""
-    user = request.headers.get(header)
-    if user is not None and not (0 < len(user) <= MAX_USER_CHARS and user.isprintable()):
-        raise InvalidRequest(f"The header {header} must be 1 to {MAX_USER_CHARS} printable characters.", param=header)
-    return user
+    users = request.headers.getlist(header)
+    if not users:
+        return None
+    if len(users) > 1 or not (0 < len(users[0]) <= MAX_USER_CHARS and users[0].isprintable()):
+        raise InvalidRequest(
+            f"The header {header} must be 1 to {MAX_USER_CHARS} printable characters, and there once.", param=header
+        )
+    return users[0]
