@@ -9,7 +9,8 @@
 
 Prints one JSON object.
 
-    python benchmarks/fairness.py [--engine vllm] [--model DIR] [--jobs 200] [--rounds 5] [--parts newcomer throughput queue]
+    python benchmarks/fairness.py [--engine vllm] [--model DIR] [--jobs 200] [--rounds 5]
+                                  [--parts newcomer throughput queue]
 """
 
 from __future__ import annotations

@@ -55,9 +55,7 @@ class Work:
         each = max_completion_tokens // sum(request.num_choices for request in self.requests)
         return replace(
             self,
-            requests=[
-                replace(request, sampling=_shortened(request.sampling, each)) for request in self.requests
-            ],
+            requests=[replace(request, sampling=_shortened(request.sampling, each)) for request in self.requests],
         )
 
 
@@ -253,20 +251,24 @@ class Generation:
         """Nothing is handed out that the ledger does not cover; after the last delta the account is settled."""
         try:
             delta = await anext(self._deltas)
+            if self._record.stream:
+                num_tokens = self._completion_tokens + len(delta.token_ids)
+                if not self._account.covers(num_tokens):
+                    await self._account.cover(num_tokens)
         except StopAsyncIteration:
-            if not self._record.stream:
-                await self._account.cover(self._completion_tokens)
-            self._settle("complete", self.usage, self.usage)
+            await self._complete()
             raise
         except Exception:
             self._failed = True
             raise
-        if self._record.stream:
-            num_tokens = self._completion_tokens + len(delta.token_ids)
-            if not self._account.covers(num_tokens):
-                await self._account.cover(num_tokens)
         self._count(delta)
         return delta
+
+    async def _complete(self) -> None:
+        """A whole answer leaves at once, so it is covered at once."""
+        if not self._record.stream:
+            await self._account.cover(self._completion_tokens)
+        self._settle("complete", self.usage, self.usage)
 
     def _count(self, delta: Delta) -> None:
         record = self._record
@@ -317,7 +319,9 @@ class Generation:
             self._settle("client_gone", generated, generated)
         else:
             delivered = record.stream and self._completion_tokens > 0
-            self._settle("failed", self.usage if delivered else NOTHING, generated)
+            begun = sum(len(self.requests[prompt].prompt.token_ids) for prompt in self._cached_tokens)
+            billed = replace(self.usage, prompt_tokens=begun) if delivered else NOTHING
+            self._settle("failed", billed, generated)
 
     def _settle(self, outcome: Outcome, billed: Usage, generated: Usage) -> None:
         record = self._record

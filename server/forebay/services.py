@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from forebay import __version__
@@ -110,16 +111,16 @@ class Services:
         self.host.begin()
 
     async def close(self) -> None:
-        await self.claims.close()
-        try:
-            await self.host.close(FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
-        finally:
-            await self.sharing.close()
-            await self.key_watch.close()
-            await self.reconciliation.close()
-            await self.ledger.close(FLUSH_S)
+        """Whatever fails on the way, the ledger is closed."""
+        async with AsyncExitStack() as last:
             if self.sink is not None:
-                await self.sink.close(SINK_S)
+                last.push_async_callback(self.sink.close, SINK_S)
+            last.push_async_callback(self.ledger.close, FLUSH_S)
+            last.push_async_callback(self.reconciliation.close)
+            last.push_async_callback(self.key_watch.close)
+            last.push_async_callback(self.sharing.close)
+            last.push_async_callback(self.host.close, FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
+            last.push_async_callback(self.claims.close)
 
 
 def build_services(settings: Settings, engine: Callable[[], Engine] | None = None) -> Services:

@@ -42,7 +42,7 @@ GRACE_S = 1.0
 """What requests that were told to end have to say so to their clients."""
 FATAL_DRAIN_S = 5.0
 """What requests have to end by themselves once the engine is lost: it fails them, nothing else is to wait for."""
-CLOSE_S = 10.0
+CLOSE_S = 12.0
 HURRY_S = 2.0
 
 _log = structlog.get_logger(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -159,6 +159,25 @@ def test_a_stream_that_failed_is_billed_as_far_as_it_came(
     assert row["completion_tokens"] == max(delivered) > 0
     assert row["prompt_tokens"] > 0
     assert row["completion_tokens"] + (free or {"completion_tokens": 0})["completion_tokens"] == 25
+
+
+def test_prompts_that_the_engine_never_had_are_not_billed(make_server: Callable[..., ServerProcess]) -> None:
+    """One slot: the stream of two prompts fails while the second one waits for its turn."""
+    server = make_server("--engine", "scripted", "--max-num-seqs", "1")
+    asked = {
+        "prompt": ["one", "two two two two two"],
+        "max_tokens": 30,
+        "stream": True,
+        "metadata": {"forebay_fail": "raise@9", "forebay_inter_token_ms": "1"},
+    }
+    answer = httpx.post(server.url + "/v1/completions", json=asked)
+    assert '"error"' in answer.text
+    ledger = LedgerFile(server.data_dir)
+    (row,) = eventually(lambda: ledger.rows("settle"))
+    assert row["outcome"] == "failed"
+    assert row["prompt_tokens"] == 3
+    free = ledger.uncharged(row["request_id"])
+    assert free is None or min(free["prompt_tokens"], free["completion_tokens"]) >= 0
 
 
 def test_a_request_that_ran_out_of_time_is_not_billed(

@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from forebay.ledger.retention import drop_months
+from forebay.ledger.retention import CHUNK, drop_months
 from forebay.ledger.sink import CURSOR
+from forebay.ledger.verify import verify
+from forebay.ledger.writes import LedgerWrites
+from forebay.stores.secret import read_or_create_secret
 from forebay.stores.sqlite import open_file
 from support.past import settled, write_past
 
 DAY_MS = 86_400_000
+WRITES = LedgerWrites(bytes(32))
 
 
 @pytest.fixture
@@ -33,8 +37,24 @@ def num_rows(file: sqlite3.Connection) -> int:
 
 def test_months_are_dropped_whole(file: sqlite3.Connection) -> None:
     """All before the last whole month that is kept."""
-    assert drop_months(file, keep_months=1) is False
+    assert drop_months(file, writes=WRITES, keep_months=1) is False
     assert num_rows(file) == 2
+
+
+def test_the_ledger_is_whole_between_two_chunks(tmp_path: Path) -> None:
+    """Dropping a large month takes several transactions, and the process may end after any of them."""
+    now = time.time_ns() // 1_000_000
+    write_past(tmp_path, [settled(now - days * DAY_MS) for days in [110] * (CHUNK // 2 + 1) + [0]])
+    with closing(open_file(tmp_path)) as file:
+        secret = read_or_create_secret(tmp_path)
+        writes = LedgerWrites(secret)
+        assert verify(file, secret) == []
+        assert drop_months(file, writes=writes, keep_months=1) is True
+        assert num_rows(file) < CHUNK // 2
+        assert verify(file, secret) == []
+        assert drop_months(file, writes=writes, keep_months=1) is False
+        assert num_rows(file) == 1
+        assert verify(file, secret) == []
 
 
 def test_what_the_sink_has_not_taken_stays(file: sqlite3.Connection) -> None:
@@ -43,5 +63,5 @@ def test_what_the_sink_has_not_taken_stays(file: sqlite3.Connection) -> None:
     for cursor, left in ((None, 9), (last - 1, 9), (last, 5), (last + 1, 5), (1000, 2)):
         if cursor is not None:
             file.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (CURSOR, cursor))
-        assert drop_months(file, keep_months=1, with_sink=True) is False
+        assert drop_months(file, writes=WRITES, keep_months=1, with_sink=True) is False
         assert num_rows(file) == left

@@ -23,6 +23,7 @@ from forebay.idempotency.answers import Kept
 from forebay.idempotency.claims import Claim, fingerprint_of, key_digest
 from forebay.idempotency.recording import Head, Reader
 from forebay.observe.record import RequestRecord
+from forebay.pipeline import Pipeline
 from forebay.services import Services
 from forebay.types import Caller
 
@@ -56,7 +57,7 @@ def idempotent(endpoint: Endpoint) -> Endpoint:
             _check_model(caller, claim.model)
             head, body = await claims.answers.read(claim)
             record.replay_of, record.model = claim.request_id, claim.model
-            return Replay(request, head, record, body)
+            return Replay(request, head, record, body, services.pipeline)
         replayed = claim is not None
         if claim is None:
             own = replace(record)
@@ -73,7 +74,7 @@ def idempotent(endpoint: Endpoint) -> Endpoint:
             raise
         if replayed:
             record.replay_of, record.model = claim.record.request_id, claim.record.model
-        return Following(request, head, record, reader)
+        return Following(request, head, record, reader, services.pipeline)
 
     return answer
 
@@ -159,37 +160,47 @@ class _Again(Response):
 class Replay(_Again):
     """One that was stored."""
 
-    def __init__(self, request: Request, head: Head, record: RequestRecord, body: bytes) -> None:
+    def __init__(self, request: Request, head: Head, record: RequestRecord, body: bytes, pipeline: Pipeline) -> None:
         super().__init__(request, head, record)
         self._body = body
+        self._record = record
+        self._pipeline = pipeline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send(self.start)
-        await send({"type": "http.response.body", "body": self._body})
+        try:
+            async with self._pipeline.in_time(self._record):
+                await send(self.start)
+                await send({"type": "http.response.body", "body": self._body})
+        except ApiError as exc:
+            note_error(self._record, exc, started=True)
 
 
 class Following(_Again):
     """One that is being recorded: what there is already, then what comes."""
 
-    def __init__(self, request: Request, head: Head, record: RequestRecord, reader: Reader) -> None:
+    def __init__(self, request: Request, head: Head, record: RequestRecord, reader: Reader, pipeline: Pipeline) -> None:
         super().__init__(request, head, record)
         self._reader = reader
+        self._pipeline = pipeline
         self._record = record
         self._complete = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         watch = asyncio.ensure_future(self._watch(receive))
         try:
-            await send(self.start)
-            try:
-                async for piece in self._reader:
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            except ApiError as exc:  # in a stream; a whole answer is shown when nothing can fail any more
-                note_error(self._record, exc, started=True)
-                frame = b"data: " + orjson.dumps(error_body(exc)) + b"\n\n"
-                await send({"type": "http.response.body", "body": frame + STREAM_END, "more_body": True})
-            self._complete = not self._reader.gone
-            await send({"type": "http.response.body", "body": b""})
+            async with self._pipeline.in_time(self._record):
+                await send(self.start)
+                last = b""
+                try:
+                    async for piece in self._reader:
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                except ApiError as exc:  # in a stream; a whole answer is shown when nothing can fail any more
+                    note_error(self._record, exc, started=True)
+                    last = b"data: " + orjson.dumps(error_body(exc)) + b"\n\n" + STREAM_END
+                self._complete = not self._reader.gone
+                await send({"type": "http.response.body", "body": last})
+        except ApiError as exc:  # a client that does not read has nothing from an error frame either
+            note_error(self._record, exc, started=True)
         finally:
             watch.cancel()
             self._reader.close()

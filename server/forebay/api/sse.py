@@ -86,7 +86,7 @@ class EventStream(EventSourceResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            if not self._complete:
+            if not self._complete and self._record.outcome == "ok":
                 self._record.outcome = "client_gone"
             await _end(self._first, self._generation)
 

@@ -95,7 +95,8 @@ class Claim:
             self._alone.enter_context(self._claims.drain.track())
 
     def _abandon(self) -> None:
-        self._claims.release(self)
+        if not self._is_kept:  # else the key is its until the answer is on the disk
+            self._claims.release(self)
         self._abandoned.set()
 
     async def wait_abandoned(self) -> None:

@@ -181,6 +181,11 @@ class Account:
         self._tally.settled(generated, self.streams, complete=outcome == "complete")
         self._on_settled(billed.total_tokens, row.cost)
 
+    def void(self) -> None:
+        """The reservation was never written, so there is nothing to settle."""
+        self.settled = True
+        self._on_settled(0, 0)
+
     def abandon(self) -> None:
         """Settles what nobody else will: as failed, at what was covered."""
         usage = Usage(self._held.prompt_tokens if self._delivered else 0, self._delivered)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from forebay.errors import ConfigurationError
 from forebay.stores.secret import read_or_create_secret
 from forebay.stores.sqlite import FILE_NAME, ServingLock, open_for_reading
+from forebay.tenants.authority import Administrator
+from forebay.tenants.carry_over import CarriedOver, carry_over
 
 BESIDE = ".secret"
 
@@ -37,8 +39,9 @@ def back_up(folder: Path, target: Path) -> None:
         raise
 
 
-def restore(folder: Path, source: Path) -> None:
-    """Puts a backup in the place of the folder's data file, which is kept beside it as `.before-restore`.
+def restore(folder: Path, source: Path, admin: Administrator) -> CarriedOver:
+    """Puts a backup in the place of the folder's data file, which is kept beside it as `.before-restore`. Keys, tenants
+    and the audit are not set back.
 
     Raises ConfigurationError where a server uses the folder or the backup is damaged.
     """
@@ -56,18 +59,33 @@ def restore(folder: Path, source: Path) -> None:
         draft = folder / f"{FILE_NAME}.restoring"
         shutil.copyfile(source, draft)
         draft.chmod(0o600)
+        carried = carry_over(folder, draft, admin)
         _sync(draft)
         if path.exists():
-            with closing(sqlite3.connect(path)) as old:
+            with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(path)) as old:
                 old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-                old.execute("PRAGMA journal_mode = DELETE")  # no log of the old file may be taken for the new one's
-            path.replace(folder / f"{FILE_NAME}.before-restore")
+                old.execute("PRAGMA journal_mode = DELETE")
+            _keep(path)
         draft.replace(path)
+        _sync(folder)
         secret = source.with_name(source.name + BESIDE)
         if secret.exists():
             _write_secret(folder / "secret", bytes.fromhex(secret.read_text(encoding="ascii")))
+        return carried
     finally:
         lock.release()
+
+
+def _keep(path: Path) -> None:
+    """The file stays in its place, too, so that there is one at every moment; a log that a damaged one has left is moved,
+    or it would be taken for the new file's."""
+    kept = path.with_name(f"{path.name}.before-restore")
+    kept.unlink(missing_ok=True)
+    os.link(path, kept)
+    for suffix in ("-wal", "-shm"):
+        log = path.with_name(path.name + suffix)
+        if log.exists():
+            log.replace(kept.with_name(kept.name + suffix))
 
 
 def _write_secret(path: Path, secret: bytes) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 import orjson
 import structlog
 
-from forebay.errors import ConfigurationError
+from forebay.errors import ConfigurationError, StorageUnavailable
 from forebay.failpoints import failpoint
 from forebay.ledger.account import Account, OnSettled
 from forebay.ledger.prices import Price, PriceTable
@@ -171,6 +171,9 @@ class Ledger:
         failpoint("reserving")
         try:
             await writer.write(self._writes.post, Posting(held))
+        except StorageUnavailable:
+            account.void()
+            raise
         except BaseException:
             # Cancelled, the row may be written all the same; then this settles it, and else it changes nothing.
             account.settle("client_gone", NOTHING, NOTHING)
@@ -202,7 +205,7 @@ class Ledger:
             writer.put(CALLS, self._sign_head)
         if self._keep_months is not None and now >= self._drop_due:
             self._drop_due = now + DROP_EVERY_S
-            drop = partial(drop_months, keep_months=self._keep_months, with_sink=self._with_sink)
+            drop = partial(drop_months, writes=self._writes, keep_months=self._keep_months, with_sink=self._with_sink)
             writer.put(CALLS, drop, self._dropped)
 
     def _dropped(self, has_more: object) -> None:

@@ -6,18 +6,17 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 
-from forebay.errors import ConfigurationError, ForebayError, StorageUnavailable
+from forebay.errors import ConfigurationError, ForebayError
 from forebay.failpoints import failpoint
 from forebay.settings import Settings
 from forebay.stores.database import Database
-from forebay.stores.group_commit import CALLS
 from forebay.stores.replica import replica_id
 from forebay.stores.sqlite import open_file, open_for_reading
 
@@ -97,7 +96,8 @@ class Sink:
             return
         self._ending = True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._wake.set)
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._wake.set)
         await asyncio.to_thread(self._thread.join, timeout_s)
 
     def _run(self) -> None:
@@ -159,10 +159,7 @@ class Sink:
         if seq == self.cursor:
             return
         self.cursor = seq
-        try:
-            self._write(partial(_keep, seq=seq))
-        except StorageUnavailable:
-            log.debug("sink_cursor_not_kept")  # a later one will be
+        self._write(partial(_keep, seq=seq))  # left out where the disk refuses: a later one will be kept
 
     async def _sleep(self, seconds: float) -> None:
         """Not beyond the end."""
@@ -195,7 +192,7 @@ def build_sink(settings: Settings, database: Database) -> Sink | None:
     except ImportError as exc:
         raise ConfigurationError("FOREBAY_LEDGER_POSTGRES_URL needs psycopg: install forebay[postgres].") from exc
     table = PostgresTable(settings.ledger_postgres_url.get_secret_value())
-    return Sink(database.folder, table, lambda call: database.writer.put(CALLS, call))
+    return Sink(database.folder, table, database.call_from_thread)
 
 
 def taken(connection: sqlite3.Connection) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from forebay.stores.group_commit import GroupCommit
+from forebay.errors import StorageUnavailable
+from forebay.stores.group_commit import CALLS, GroupCommit
 from forebay.stores.sqlite import ServingLock, open_file, open_for_reading, storage_errors
 
 T = TypeVar("T")
@@ -51,6 +52,16 @@ class Database:
     async def write(self, call: Callable[[sqlite3.Connection], T]) -> T:
         """See `GroupCommit.call`."""
         return await self.writer.call(call)
+
+    def call_from_thread(self, call: Callable[[sqlite3.Connection], object]) -> None:
+        """Hands over a call from any thread; it is left out while the disk refuses."""
+
+        def hand_over() -> None:
+            with suppress(StorageUnavailable):
+                self.writer.put(CALLS, call)
+
+        with suppress(RuntimeError):  # the loop is closed
+            self.writer.loop.call_soon_threadsafe(hand_over)
 
     async def read(self, call: Callable[[sqlite3.Connection], T]) -> T:
         """What `call` returns of a snapshot of the committed rows, read in a thread. Raises `StorageUnavailable`."""

@@ -21,6 +21,18 @@ LINGER_S = 0.01
 """How long writes that nobody waits for stay, for a commit that somebody waits for: half as many commits."""
 
 RETRY_S = 0.25
+
+WRITES_FAULT = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,
+    sqlite3.ProgrammingError,
+    sqlite3.InterfaceError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+)
+"""What a write brings about by itself; everything else is the disk's or the machine's fault, and may pass."""
 PROBE = "INSERT INTO meta (name, value) VALUES ('probe', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 T = TypeVar("T")
@@ -62,8 +74,8 @@ def _call_each(connection: sqlite3.Connection, calls: list[Callable[[sqlite3.Con
         connection.execute("SAVEPOINT one")
         try:
             results.append(call(connection))
-        except sqlite3.OperationalError:
-            raise  # the disk's fault, and everybody's
+        except (sqlite3.OperationalError, MemoryError):
+            raise  # not this call's fault, and everybody's trouble
         except Exception as exc:
             connection.execute("ROLLBACK TO one")
             results.append(exc)
@@ -85,7 +97,7 @@ class GroupCommit:
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Call it on the running loop, on which outcomes are told."""
         self._connection = connection
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         self._urgent: list[_Write] = []
         self._lingering: list[_Write] = []
@@ -118,12 +130,12 @@ class GroupCommit:
         if done is None:
             self._lingering.append(write)
             if self._reminder is None:
-                self._reminder = self._loop.call_later(LINGER_S, self._remind)
+                self._reminder = self.loop.call_later(LINGER_S, self._remind)
             return
         self._urgent.append(write)
         if len(self._urgent) == 1:
             # Once for all that is ready to be written in this turn of the loop: waking a thread is dear.
-            self._loop.call_soon(self._hand_over)
+            self.loop.call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
         """What lingers goes along; it comes last, because a settlement follows its reservation."""
@@ -138,7 +150,7 @@ class GroupCommit:
 
     def write(self, writing: Writing, item: Any, *, kept: bool = False) -> asyncio.Future[Any]:
         """The same with a future for the outcome. Cancelling it takes nothing back."""
-        future: asyncio.Future[Any] = self._loop.create_future()
+        future: asyncio.Future[Any] = self.loop.create_future()
 
         def done(outcome: Any) -> None:
             if future.done():
@@ -177,7 +189,7 @@ class GroupCommit:
             if writes:
                 self._kept = self._commit(writes)
             elif self.refusing is not None:
-                self._commit([_Write(CALLS, lambda connection: connection.execute(PROBE, (0,)), None, False)])
+                self._commit([])
             if self.refusing is not None:
                 if ending:
                     break
@@ -208,6 +220,8 @@ class GroupCommit:
         began = time.perf_counter()
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            if self.refusing is not None:
+                self._connection.execute(PROBE, (0,))  # a transaction that writes nothing proves nothing
             for writing in sorted(kinds, key=_rank):
                 group = kinds[writing]
                 results = writing.apply(self._connection, [write.item for write in group])
@@ -219,7 +233,7 @@ class GroupCommit:
             self._roll_back()
             for writing in kinds:
                 writing.forget()
-            if not isinstance(exc, sqlite3.OperationalError):
+            if isinstance(exc, WRITES_FAULT):
                 return self._set_apart(writes, exc)
             self._note_refusal(exc)
             self._tell([(write, _unavailable()) for write in writes if not write.kept])
@@ -257,7 +271,7 @@ class GroupCommit:
         told = [(write.done, outcome) for write, outcome in outcomes if write.done is not None]
         if told:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                self._loop.call_soon_threadsafe(_tell_all, told)
+                self.loop.call_soon_threadsafe(_tell_all, told)
 
 
 def _rank(writing: Writing) -> int:
@@ -266,7 +280,10 @@ def _rank(writing: Writing) -> int:
 
 def _tell_all(told: list[tuple[Callable[[Any], None], Any]]) -> None:
     for done, outcome in told:
-        done(outcome)
+        try:
+            done(outcome)
+        except Exception:  # the others are to hear of theirs
+            log.exception("commit_not_heard")
 
 
 def _unavailable() -> StorageUnavailable:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from prometheus_client.core import Metric
 
-from forebay.tenants.limits import Limits
+from forebay.tenants.limits import Limits, is_limited
 from forebay.tenants.spending import Cost, Spending, affordable, need_of
 from forebay.tenants.windows import DAY_MS
 from forebay.types import Budget, Policy
@@ -98,6 +98,12 @@ class Ask:
         )
 
     @property
+    def is_limited(self) -> bool:
+        """Whether anything but budgets could refuse it."""
+        (_, key), (_, tenant) = self.parties
+        return is_limited(key) or is_limited(tenant)
+
+    @property
     def tokens(self) -> int:
         """The most that it may come to."""
         return self.prompt_tokens + self.completion_tokens
@@ -113,7 +119,7 @@ class Ask:
         for claim, granted in zip(self.claims, grants, strict=True):
             if claim.budget.hard:
                 completion_tokens = affordable(claim.budget, granted, self.prompt_tokens, completion_tokens, self.cost)
-        if self.step is not None:
+        if self.step is not None and completion_tokens < self.completion_tokens:
             completion_tokens = completion_tokens // self.step * self.step
         cost = 0 if self.cost is None else self.cost(completion_tokens)
         for party, _ in self.parties:
