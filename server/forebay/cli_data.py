@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 def administer(settings: Settings, act: Callable[[sqlite3.Connection, Administrator], T]) -> T:
     """One act of this system's user, durable when it returns. Raises ConfigurationError for what is refused."""
-    admin = Administrator.at_console(_user())
+    admin = at_console()
     with data_file(settings) as file:
         file.execute("BEGIN IMMEDIATE")
         try:
@@ -40,6 +40,10 @@ def data_file(settings: Settings) -> Iterator[sqlite3.Connection]:
             yield connection
     except sqlite3.Error as exc:
         raise ConfigurationError(f"The data file in {settings.data_root} cannot be used: {exc}.") from exc
+
+
+def at_console() -> Administrator:
+    return Administrator.at_console(_user())
 
 
 def _user() -> str:

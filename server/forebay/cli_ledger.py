@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from forebay.cli_data import print_table
+from forebay.cli_data import at_console, print_table
 from forebay.errors import ConfigurationError
 from forebay.ledger.backup import back_up, restore
 from forebay.ledger.export import export_csv, export_json, read_export
@@ -100,7 +100,12 @@ def _back_up(args: argparse.Namespace, settings: Settings) -> int:
 
 def _restore(args: argparse.Namespace, settings: Settings) -> int:
     with _failures(args.source):
-        restore(settings.data_root, args.source)
+        carried = restore(settings.data_root, args.source, at_console())
+    if carried.fault is not None:
+        said = f"The old data file cannot be read ({carried.fault}): what changed in keys since the backup is lost."
+        print(f"{said} Revoke what was revoked since.", file=sys.stderr)
+    for key_id in carried.revoked_again:
+        print(f"Key {key_id} was revoked after the backup, and stays so.", file=sys.stderr)
     print(settings.data_root / FILE_NAME)
     return 0
 

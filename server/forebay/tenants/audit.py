@@ -11,7 +11,7 @@ from typing import Any, Literal
 import orjson
 
 Via = Literal["cli", "api"]
-Act = Literal["key.create", "key.change", "key.rotate", "key.revoke", "tenant.set"]
+Act = Literal["key.create", "key.change", "key.rotate", "key.revoke", "tenant.set", "data.restore"]
 
 
 @dataclass(frozen=True, slots=True)
