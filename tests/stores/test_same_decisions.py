@@ -24,6 +24,8 @@ KEYS = {
     "grey": Policy(),
 }
 STEPS = 250
+WAITS_S = 1.0
+"""Far longer than Redis takes: what is not decided then waits for a place, for the clock stands still."""
 
 
 async def outcome(guard: Guard, who: Caller, fingerprint: int, sizes: tuple[int, int], can_clamp: bool) -> Any:
@@ -38,7 +40,7 @@ async def outcome(guard: Guard, who: Caller, fingerprint: int, sizes: tuple[int,
         cost=lambda num_tokens: 100 * (sizes[0] + 3 * num_tokens),
     )
     try:
-        hold = await asyncio.wait_for(asked, 0.15)
+        hold = await asyncio.wait_for(asked, WAITS_S)
     except TimeoutError:
         return ("waits for a place", None, {}), None
     except RateLimited as exc:

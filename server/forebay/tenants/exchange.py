@@ -14,7 +14,7 @@ from forebay.tenants.buckets import UNIT
 from forebay.tenants.grants import Grant, name_of
 from forebay.tenants.limit_errors import budget_exceeded, rate_limited
 from forebay.tenants.limit_headers import BucketsLeft, limit_headers
-from forebay.tenants.limits import LimitName
+from forebay.tenants.limits import LimitName, is_limited
 from forebay.tenants.promises import EARLY_MS, GRACE_MS, HORIZON_MS, MAX_PROMISES
 from forebay.types import Policy
 
@@ -86,10 +86,6 @@ def read(pending: Pending, answer: Sequence[int]) -> LetIn | Claim | ApiError | 
         party, policy = pending.parties[rest[0]]
         return rate_limited(party.name, policy, LIMIT_NAMES[rest[1]], rest[2], _headers(pending, rest[3:]))
     return ask.claims[rest[0]] if code == CLOSED else None
-
-
-def is_limited(policy: Policy) -> bool:
-    return not (policy.requests_per_minute is policy.tokens_per_minute is policy.max_concurrency is None)
 
 
 def meter_of(party: Party, policy: Policy) -> tuple[str, int, int]:

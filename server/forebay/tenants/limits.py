@@ -20,6 +20,10 @@ MAX_WEIGHT = 16
 LimitName = Literal["requests", "tokens", "concurrency"]
 
 
+def is_limited(policy: Policy) -> bool:
+    return not (policy.requests_per_minute is policy.tokens_per_minute is policy.max_concurrency is None)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """`wait_ms`: from now, when it is to come back. `only_a_place`: nothing but concurrency refuses."""
@@ -147,6 +151,8 @@ class Limits:
 
     def _wait_for_place(self, limit: int, now: int) -> int:
         """0: there is one. Places are kept from newcomers for those who come back before the newcomer would be done."""
+        if self.in_flight < limit and not self.promises:
+            return 0
         duration_ms = self.duration_ms(now)
         kept = 0 if self._found or not self.promises else self.promises.num_due(now + duration_ms)
         if self.in_flight + kept < limit:

@@ -18,6 +18,8 @@ from forebay.tenants.limits import Refusal
 from forebay.tenants.windows import index_of
 from forebay.types import Budget, Policy
 
+NOTHING = (0, 0)
+
 log = structlog.get_logger(__name__)
 
 
@@ -48,6 +50,10 @@ class LocalLimiter:
 
     def admit_now(self, ask: Ask, grants: Sequence[int], ending: Ending) -> Hold | None:
         """Limits alone; `grants` are of the budgets. `ending` is told when it has ended."""
+        if not ask.is_limited:
+            for party, _ in ask.parties:
+                party.limits.enter(ask.now)
+            return ask.hold(ending, grants, NOTHING, {})
         if not self._refuse(ask.parties, ask.whose, ask.tokens, ask.now, can_wait=ask.can_wait):
             return None
         for party, _ in ask.parties:

@@ -11,7 +11,7 @@ from forebay.errors import ApiError
 from forebay.tenants.ask import Ask, Claim, Hold, Parties, Party
 from forebay.tenants.buckets import UNIT
 from forebay.tenants.conversation import Conversation
-from forebay.tenants.exchange import LetIn, Pending, held_of, is_limited, meter_of, read
+from forebay.tenants.exchange import LetIn, Pending, held_of, meter_of, read
 from forebay.tenants.limit_errors import budget_closed, budget_exceeded
 from forebay.tenants.local_limiter import LocalLimiter
 from forebay.tenants.news import Refund
@@ -65,7 +65,7 @@ class SharedLimiter:
             self._local.peek(parties, whose)
 
     async def admit(self, ask: Ask) -> Hold | None:
-        if not ask.claims and not any(is_limited(policy) for _, policy in ask.parties):
+        if not ask.claims and not ask.is_limited:
             return self._local.admit_now(ask, (), self._local)
         if not self._conversation.is_up:
             return self._admit_alone(ask)

@@ -31,25 +31,25 @@ class Spending:
     of that time as they were left.
     """
 
-    __slots__ = ("_days", "_windows")
+    __slots__ = ("_days", "_touched", "_windows")
 
     def __init__(self) -> None:
         self._days: dict[int, Sum] = {}
         self._windows: dict[tuple[WindowKind, int], Sum] = {}
+        self._touched: dict[int, list[Sum]] = {}
+        """What a request of a day is added to, once it was looked up."""
 
     def add(self, day: int, tokens: int, cost: int) -> None:
         """Negative to take back."""
-        there = self._days.get(day)
-        if there is None:
-            there = self._days[day] = Sum()
-        there.tokens += tokens
-        there.cost += cost
-        if self._windows:
-            for kind in KINDS:
-                window = self._windows.get((kind, index_of(kind, day)))
-                if window is not None:
-                    window.tokens += tokens
-                    window.cost += cost
+        for there in self._touched.get(day) or self._touch(day):
+            there.tokens += tokens
+            there.cost += cost
+
+    def _touch(self, day: int) -> list[Sum]:
+        windows = (self._windows.get((kind, index_of(kind, day))) for kind in KINDS)
+        touched = [self._days.setdefault(day, Sum()), *(window for window in windows if window is not None)]
+        self._touched = {day: touched}  # others are looked up again: days seldom alternate
+        return touched
 
     def sum(self, kind: WindowKind, day: int) -> Sum:
         """Of the window that the day is in; it stays up to date."""
@@ -62,6 +62,7 @@ class Spending:
                     window.tokens += there.tokens
                     window.cost += there.cost
             self._windows[key] = window
+            self._touched = {}
         return window
 
 
