@@ -18,6 +18,7 @@ from forebay.api.openapi_rules import refine
 from forebay.middleware import ErrorMiddleware, RequestMiddleware
 from forebay.services import Services, build_services
 from forebay.settings import Settings
+from forebay.tenants.limit_headers import LIMIT_HEADERS
 
 
 def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
@@ -60,7 +61,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "OPTIONS"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-ignored-params", "retry-after", "idempotent-replayed"],
+            expose_headers=["x-request-id", "x-ignored-params", "retry-after", "idempotent-replayed", *LIMIT_HEADERS],
         )
     app.add_middleware(RequestMiddleware, services=services)
     return app

@@ -227,7 +227,7 @@ class Conversation:
             if answer[0] == b"done":
                 return answer
             self._seq = max(self._seq, int(answer[1]))  # said under this name before, by a clock that was ahead
-        raise RedisUnavailable("another server has the same replica id")
+        raise RedisUnavailable("another server speaks in this one's name")
 
     def _note_open(self, is_open: bool) -> None:
         if is_open != self._was_open:

@@ -6,6 +6,13 @@ from collections.abc import Sequence
 
 from forebay.tenants.buckets import UNIT
 
+LIMIT_HEADERS = (
+    *(f"x-ratelimit-{what}-{name}" for name in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+    "retry-after-ms",
+    "x-should-retry",
+)
+"""What browsers are to be shown, too."""
+
 Left = tuple[int, int]
 """A rate per minute, and what is left of it in `UNIT`s."""
 

@@ -95,16 +95,16 @@ class SharedLimiter:
             pending.can_repeat = False
             self._conversation.ask(pending)
             return
-        decision: Hold | ApiError | None
+        decision: Hold | Exception | None
         try:
             decision = self._decided(pending, answer)
-        except ApiError as exc:
+        except Exception as exc:
             decision = exc
         done = pending.done
         if done.done():  # the client has left meanwhile
             if isinstance(decision, Hold):
                 decision.settle(0, 0)
-        elif isinstance(decision, ApiError):
+        elif isinstance(decision, Exception):
             done.set_exception(decision)
         else:
             done.set_result(decision)

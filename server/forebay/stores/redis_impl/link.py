@@ -47,7 +47,7 @@ class RedisLink:
         """What the script answers to this JSON. Raises `RedisUnavailable`."""
         from redis.exceptions import NoScriptError
 
-        with _errors():
+        with redis_errors():
             async with asyncio.timeout(self._timeout_s):
                 try:
                     return await self._redis.evalsha(self._sha, 1, self._prefix, payload)
@@ -56,7 +56,7 @@ class RedisLink:
 
     async def call(self, *command: bytes | str | int) -> Any:
         """Any other command. Raises `RedisUnavailable`."""
-        with _errors():
+        with redis_errors():
             async with asyncio.timeout(self._timeout_s):
                 return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
@@ -86,7 +86,7 @@ def _client(url: str, timeout_s: float) -> Redis:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def redis_errors() -> Iterator[None]:
     """redis-py's exceptions as ours, without its words: they may quote the address and the password."""
     from redis import exceptions as theirs
 
