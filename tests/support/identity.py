@@ -56,7 +56,7 @@ class Signer:
 
 class IdentityProvider(AbstractContextManager["IdentityProvider"]):
     """Serves the public keys of `signers`; `num_asked` counts how often. Where `failing`, it answers 500,
-    where `moved_to` another place, with a redirect."""
+    where `moved_to` another place, with a redirect; with `drip_s` it sends its head a byte at a time, so far apart."""
 
     def __init__(self, *signers: Signer) -> None:
         self.signers = list(signers)
@@ -64,12 +64,16 @@ class IdentityProvider(AbstractContextManager["IdentityProvider"]):
         self.num_asked = 0
         self.failing = False
         self.moved_to = ""
+        self.drip_s = 0.0
+        self._gone = threading.Event()
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.num_asked += 1
                 body = json.dumps({"keys": [*(signer.jwk for signer in provider.signers), *provider.extra]}).encode()
+                while provider.drip_s and not provider._gone.wait(provider.drip_s):
+                    self.wfile.write(b"H")
                 self.send_response(500 if provider.failing else 302 if provider.moved_to else 200)
                 self.send_header("location", provider.moved_to)
                 self.send_header("content-length", str(len(body)))
@@ -87,6 +91,7 @@ class IdentityProvider(AbstractContextManager["IdentityProvider"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._gone.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -15,7 +18,8 @@ import orjson
 from forebay.errors import ConfigurationError
 from forebay.settings import is_loopback
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 3.0
+"""For all of an answer: its sender may be slow on purpose."""
 MAX_BYTES = 1024 * 1024
 
 
@@ -27,7 +31,8 @@ def jwks_reader(place: str) -> Callable[[], list[dict[str, Any]]]:
     """What reads the key set, blocking for seconds. Raises ConfigurationError for a place that nobody can vouch for."""
     url = urlsplit(place)
     if url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname or "")):
-        opener = urllib.request.build_opener(_NoRedirects, *(() if url.scheme == "https" else (_no_proxies(),)))
+        proxies = () if url.scheme == "https" else (_no_proxies(),)
+        opener = urllib.request.build_opener(_NoRedirects, _Http, _Https, *proxies)
         return lambda: _keys_in(_fetch(opener, place))
     if url.scheme == "http":
         raise ConfigurationError("FOREBAY_JWT_JWKS_URL must be https: whoever is on the way could put keys in.")
@@ -72,6 +77,35 @@ def _keys_in(raw: bytes) -> list[dict[str, Any]]:
 
 def _no_proxies() -> urllib.request.ProxyHandler:
     return urllib.request.ProxyHandler({})
+
+
+class _EndsInTime(HTTPConnection):
+    """A socket's own time limit begins anew with each byte."""
+
+    def connect(self) -> None:
+        super().connect()
+        timer = threading.Timer(TIMEOUT_S, _shut, (self.sock,))
+        timer.daemon = True
+        timer.start()
+
+
+class _EndsInTimeToo(_EndsInTime, HTTPSConnection):
+    pass
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it ended long ago
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_EndsInTime, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(_EndsInTimeToo, req)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

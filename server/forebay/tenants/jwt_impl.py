@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,13 @@ MAX_CHARS = 8192
 LEEWAY_S = 10
 """By how much our clock and the provider's may differ."""
 FRESH_S = 300.0
-"""After this the keys are fetched again, so that one that was withdrawn stops counting."""
+"""After this the keys are fetched again before anything is believed, so that one that was withdrawn stops counting."""
 STALE_S = 3600.0
 """After this without an answer of the provider no token is believed."""
 RETRY_S = 10.0
 """The provider is asked at most so often, whatever key ids callers make up."""
+MAX_FETCH_S = 5.0
+"""What callers wait for the provider, the look-up of its address included."""
 MAX_VERIFIED = 10_000
 
 log = structlog.get_logger(__name__)
@@ -49,8 +52,8 @@ class Claims:
 class JwtVerifier:
     """Lives on the event loop; fetches keys in a thread. Verified tokens are remembered by their SHA-256."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises ConfigurationError."""
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds that only go on. Raises ConfigurationError."""
         if not settings.jwt_audience:
             raise ConfigurationError(
                 "FOREBAY_JWT_JWKS_URL needs FOREBAY_JWT_AUDIENCE: else tokens for other services would count here."
@@ -58,6 +61,8 @@ class JwtVerifier:
         assert settings.jwt_jwks_url is not None
         self._read = jwks_reader(settings.jwt_jwks_url)
         self._settings = settings
+        self._clock = clock
+        self._found: list[dict[str, Any]] = []
         self._keys: list[jwt.PyJWK] = []
         self._fetched = self._asked = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
@@ -68,7 +73,7 @@ class JwtVerifier:
         """Raises `Unauthenticated`, and `IdentityUnavailable` where the provider's keys cannot be had."""
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         known = self._verified.get(digest)
-        if known is not None and time.time() < known.until:
+        if known is not None and time.time() < known.until and self._age() <= FRESH_S:
             return known
         if len(token) > MAX_CHARS:
             raise Unauthenticated(f"The token is longer than {MAX_CHARS} characters.")
@@ -115,11 +120,9 @@ class JwtVerifier:
 
     async def _key(self, kid: str | None) -> jwt.PyJWK:
         """The provider's key of this id; a token without one is signed with its only key."""
-        if self._age() > STALE_S or self._find(kid) is None:
-            if (fetching := self._begin_fetch()) is not None:
-                await asyncio.shield(fetching)
-        elif self._age() > FRESH_S:
-            self._begin_fetch()
+        # Where the provider does not answer, what is known goes on for a while.
+        if (self._age() > FRESH_S or self._find(kid) is None) and (fetching := self._begin_fetch()) is not None:
+            await asyncio.shield(fetching)
         if self._age() > STALE_S:
             raise IdentityUnavailable("The keys that tokens are checked with cannot be had.", retry_after_s=RETRY_S)
         key = self._find(kid)
@@ -133,23 +136,26 @@ class JwtVerifier:
         return next((key for key in self._keys if key.key_id == kid and kid is not None), None)
 
     def _age(self) -> float:
-        return time.monotonic() - self._fetched
+        return self._clock() - self._fetched
 
     def _begin_fetch(self) -> asyncio.Task[None] | None:
         """The one that is under way, or a new one unless the last was a moment ago."""
-        if self._fetching is None and time.monotonic() - self._asked > RETRY_S:
-            self._asked = time.monotonic()
+        if self._fetching is None and self._clock() - self._asked > RETRY_S:
+            self._asked = self._clock()
             self._fetching = asyncio.create_task(self._fetch(), name="jwks")
         return self._fetching
 
     async def _fetch(self) -> None:
         try:
-            found = await (await self._threads.begin(self._read))
-        except JwksUnreadable as exc:
-            log.warning("jwks_unreadable", error=str(exc)[:200])
+            async with asyncio.timeout(MAX_FETCH_S):
+                found = await (await self._threads.begin(self._read))
+        except (JwksUnreadable, TimeoutError) as exc:
+            log.warning("jwks_unreadable", error=str(exc)[:200] or "it takes too long")
         else:
-            self._keys = _usable(found)
-            self._fetched = time.monotonic()
+            if found != self._found:
+                self._found, self._keys = found, _usable(found)
+                self._verified.clear()
+            self._fetched = self._clock()
             log.info("jwks_read", num_keys=len(self._keys))
         finally:
             self._fetching = None
@@ -161,7 +167,7 @@ def _usable(found: list[dict[str, Any]]) -> list[jwt.PyJWK]:
     for data in found:
         try:
             key = jwt.PyJWK(data)
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, TypeError, ValueError, KeyError, AttributeError):  # members of another type
             continue
         if key.algorithm_name in ALGORITHMS and data.get("use", "sig") == "sig":
             keys.append(key)
