@@ -2,9 +2,9 @@
 
 1. `newcomer`: through `forebay serve`, one key submits 200 long jobs; another key's chats, one after another, are timed
    to their first token, on the idle engine and beside the jobs, with the engine's step time of the same seconds.
-2. `throughput`: one engine in this process serves one key's jobs, in turn handed over all at once (`direct`), through the
-   fair queue without and with kept slots, and with slots of look-ahead: tokens a second, and as shares of `direct` of the
-   same round.
+2. `throughput`: one engine in this process serves one key's jobs, in turn handed over all at once (`direct`), through
+   the fair queue without and with kept slots, and with slots of look-ahead: tokens a second, and as shares of
+   `direct` of the same round.
 3. `queue`: microseconds that the queue itself takes for a request, 2,000 waiting.
 
 Prints one JSON object.
@@ -36,11 +36,11 @@ sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
 
 from forebay.engines.base import Engine  # noqa: E402
 from forebay.observe.record import RequestRecord  # noqa: E402
-from forebay.pipeline import Work  # noqa: E402
 from forebay.services import Services, build_services  # noqa: E402
 from forebay.settings import Settings  # noqa: E402
 from forebay.tenants.fairness import FairQueue  # noqa: E402
 from forebay.types import Caller, GenerationRequest, Prompt, Sampling  # noqa: E402
+from forebay.work import Work  # noqa: E402
 from support.newcomer import time_newcomer  # noqa: E402  (the tests' support lies beside this directory)
 from support.server import ServerProcess  # noqa: E402
 

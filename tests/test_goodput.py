@@ -1,4 +1,5 @@
-"""Ten times more than the engine can serve: it is kept busy all the same, and everybody else is told when to come back."""
+"""Ten times more than the engine can serve: it is kept busy all the same, and everybody else is told when to come
+back."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ SECONDS = 3.0
 
 
 async def test_overload_costs_no_throughput(make_server: Callable[..., ServerProcess]) -> None:
-    """Answers are 200 or 503 with Retry-After, and of the first nearly as many as the engine can give; the exact figures
-    are benchmarks/overload.py's."""
+    """Answers are 200 or 503 with Retry-After, and of the first nearly as many as the engine can give; the exact
+    figures are benchmarks/overload.py's."""
     server = make_server(
         FOREBAY_ENGINE="scripted", FOREBAY_MAX_NUM_SEQS=str(NUM_SLOTS), FOREBAY_MAX_QUEUED_REQUESTS=str(MAX_QUEUED)
     )

@@ -137,7 +137,8 @@ class Admission:
         used, capacity, unit = self._everyone.num_waiting_tokens, self._max_queued_tokens, "prompt tokens"
         if _excess(used, num_tokens, capacity):
             raise Overloaded(
-                f"The queue is full: {used} {unit} are waiting; this request has {num_tokens}, and {capacity} may wait.",
+                f"The queue is full: {used} {unit} are waiting; this request has {num_tokens}, and "
+                f"{capacity} may wait.",
                 retry_after_s=self._seconds_until(1),
             )
         if caller is not None:
@@ -171,14 +172,14 @@ class Admission:
             most = max(1, int(policy.queue_share * capacity))
             if excess := _excess(held(holding), amount, most):
                 raise RateLimited(
-                    f"This {name}'s share of the queue is full: {max(0, held(holding))} of its {unit} are waiting; this "
-                    f"request has {amount}, and {most} may wait.",
+                    f"This {name}'s share of the queue is full: {max(0, held(holding))} of its {unit} are waiting; "
+                    f"this request has {amount}, and {most} may wait.",
                     retry_after_s=self._seconds_until(excess if unit == self._unit else 1, holding),
                 )
         if held(key) >= FREE_FACTOR * (capacity - used):
             raise Overloaded(
-                f"The queue is almost full: {used} {unit} are waiting, {held(key)} of them this key's, and what is left "
-                "is for others.",
+                f"The queue is almost full: {used} {unit} are waiting, {held(key)} of them this key's, and what is "
+                "left is for others.",
                 retry_after_s=self._seconds_until(1, key),
             )
 

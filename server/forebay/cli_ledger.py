@@ -1,4 +1,4 @@
-"""`forebay ledger verify | export | report | backup | restore`: the data file from outside, beside a server or without one."""
+"""`forebay ledger verify | export | report | backup | restore`: the data file from outside, beside a server or alone."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ WILDCARD = "*"
 
 @dataclass(frozen=True, slots=True)
 class ModelNames:
-    """`names[0]` is the one shown. With `any_name` every printable name means the model, and answers carry the name asked for."""
+    """`names[0]` is the one shown. With `any_name` every printable name means the model, and answers carry the name
+    asked for."""
 
     names: tuple[str, ...]
     any_name: bool = False

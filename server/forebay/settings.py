@@ -157,7 +157,8 @@ class Settings(BaseSettings):
         None,
         gt=0,
         description="Servers that share Redis. While it is away, each grants one share in so many of the rate limits; "
-        "once it was wiped, shared budgets open again when so many have said what they hold. Unset: all that are known.",
+        "once it was wiped, shared budgets open again when so many have said what they hold. Unset: all that "
+        "are known.",
     )
     budget_tranche: float = Field(
         0.0,
@@ -193,7 +194,9 @@ class Settings(BaseSettings):
         True, description="Refuse unknown request fields by name; otherwise list them in `x-ignored-params`."
     )
     secret: SecretStr | None = Field(
-        None, description="Key of the HMACs that salt prefix caches per tenant and sign the ledger; unset: the data folder's own."
+        None,
+        description="Key of the HMACs that salt prefix caches per tenant and sign the ledger; unset: the data folder's "
+        "own.",
     )
 
     # What is capped
@@ -212,8 +215,8 @@ class Settings(BaseSettings):
     kept_free_slots: int | None = Field(
         None,
         ge=0,
-        description="Engine slots that a key may take only while it runs fewer than that itself, so that a newcomer starts "
-        "at once; unset: a sixteenth of the slots, at most 8.",
+        description="Engine slots that a key may take only while it runs fewer than that itself, so that a newcomer "
+        "starts at once; unset: a sixteenth of the slots, at most 8.",
     )
     request_timeout_s: float = Field(600.0, gt=0, description="Longest life of a request.")
     render_timeout_s: float = Field(5.0, gt=0, description="Longest rendering of a chat template.")

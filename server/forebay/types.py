@@ -50,7 +50,7 @@ class Caller:
 
     `strict`: its unknown fields are refused. `scopes`: the routes it may use, its role and its key taken together.
     `models`: the names it may use, None for all. `priority`: who goes first where both wait. `gateway`: it may say in a
-    header for whom it asks.
+    header for whom it asks. `expires_at`: when its key does, Unix milliseconds.
     """
 
     tenant: str
@@ -64,6 +64,7 @@ class Caller:
     gateway: bool = False
     key_policy: Policy = Policy()
     tenant_policy: Policy = Policy()
+    expires_at: int | None = None
 
     def can_use(self, model: str) -> bool:
         return self.models is None or model in self.models

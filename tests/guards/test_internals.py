@@ -10,10 +10,10 @@ from forebay.engines.base import Engine
 from forebay.engines.scripted import ScriptedEngine
 from forebay.middleware import new_request_id
 from forebay.observe.record import RequestRecord
-from forebay.pipeline import Work
 from forebay.services import Services, build_services
 from forebay.settings import Settings
 from forebay.types import Caller, Deltas, GenerationRequest, Prompt, Sampling
+from forebay.work import Work
 
 
 class Recorder(ScriptedEngine):

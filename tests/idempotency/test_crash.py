@@ -41,8 +41,8 @@ def kill_at(server: ServerProcess, moment: int) -> Callable[[int], None]:
 async def storm_through_kills(
     server: ServerProcess, moments: Iterable[int], *, allowance: int = ALLOWANCE
 ) -> tuple[Account, int, int]:
-    """Kills the running server at each of the moments, starts it anew and judges what it then knows. Also told: how many
-    keys were answered, and how many of those and others had a second row."""
+    """Kills the running server at each of the moments, starts it anew and judges what it then knows. Also told: how
+    many keys were answered, and how many of those and others had a second row."""
     storm = Storm(server, with_keys=True)
     seen = []
     for moment in moments:

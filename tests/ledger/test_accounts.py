@@ -122,7 +122,8 @@ def test_a_client_that_leaves_pays_for_what_was_generated(
 
 
 def test_an_answer_that_failed_is_not_billed(server: ServerProcess, witness: Witness, ledger: LedgerFile) -> None:
-    """The engine fails after 7 tokens: the client gets an error and pays nothing; what was done is a row all the same."""
+    """The engine fails after 7 tokens: the client gets an error and pays nothing; what was done is a row all the
+    same."""
     seen = witness.seen()
     answer = httpx.post(server.url + CHAT, json=body(metadata={"forebay_fail": "raise@7"}))
     assert answer.status_code >= 500

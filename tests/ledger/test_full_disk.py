@@ -1,4 +1,5 @@
-"""A disk that takes nothing any more: new work is refused, nothing is lost or doubled, and service comes back by itself."""
+"""A disk that takes nothing any more: new work is refused, nothing is lost or doubled, and service comes back by
+itself."""
 
 from __future__ import annotations
 

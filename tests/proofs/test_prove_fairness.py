@@ -29,8 +29,8 @@ async def test_a_newcomers_first_token_on_vllm(tmp_path: Path, proof: Proof) -> 
     assert timed.extra_steps[-1] <= STEPS
     proof(
         "newcomer",
-        f"Beside {NUM_JOBS} long jobs of one key, another's chat on vLLM has its first token within {STEPS} engine steps "
-        "more than alone.",
+        f"Beside {NUM_JOBS} long jobs of one key, another's chat on vLLM has its first token within {STEPS} engine "
+        "steps more than alone.",
         chats=NUM_CHATS,
         jobs_running=timed.running,
         jobs_waiting=timed.waiting,
@@ -44,7 +44,7 @@ async def test_a_newcomers_first_token_on_vllm(tmp_path: Path, proof: Proof) -> 
 
 
 async def test_goodput_at_ten_times_the_capacity(tmp_path: Path, proof: Proof) -> None:
-    """An engine set to 100 requests a second answers at least 90 of 1,000, and 99% of the refusals come within 50 ms."""
+    """An engine set to 100 requests a second answers at least 90 of 1,000; 99% of the refusals come within 50 ms."""
     server = ServerProcess(tmp_path / "log", ["--engine", "scripted"], {"FOREBAY_MAX_NUM_SEQS": str(NUM_SLOTS)}).start()
     body = {"prompt": "a", "max_tokens": 1, "metadata": {"forebay_first_token_ms": str(1000 * REQUEST_S)}}
     capacity = NUM_SLOTS / REQUEST_S

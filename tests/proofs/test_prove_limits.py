@@ -33,7 +33,7 @@ def test_clients_that_wait_as_told(proof: Proof) -> None:
         assert kept[name] >= KEPT, name
     proof(
         "retry-after",
-        f"Of clients that come back when they were told to, at least {KEPT:.0%} are let in; simulated, ten minutes each.",
+        f"Of clients that come back when they were told to, {KEPT:.0%} at least are let in; simulated, ten minutes each.",
         runs=SEEDS * len(CROWDS),
         **{name.replace(" ", "_").replace(",", ""): round(share, 4) for name, share in kept.items()},
     )
@@ -84,7 +84,7 @@ async def test_one_budget_for_four_servers(tmp_path: Path, proof: Proof) -> None
     assert set(outcomes) <= {200, "insufficient_quota", "budget_unavailable", "left", "refused"}
     proof(
         "one-budget",
-        "Four servers, one hard budget, Redis wiped or killed in every round: never more is held and spent than it has.",
+        "Four servers, one hard budget, Redis wiped or killed every round: never more is held and spent than it has.",
         rounds=ROUNDS,
         over_budget=0,
         budget_used_least=round(min(used), 3),

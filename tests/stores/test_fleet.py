@@ -39,8 +39,8 @@ async def leave(http: httpx.AsyncClient, server: ServerProcess, num_tokens: int)
 
 
 async def test_one_budget(four: Any) -> None:
-    """200 requests at once for a budget of 20: exactly 20 are let in. Then mixed requests, with clients that leave and a
-    Redis that is wiped in the middle: never more than the budget, and none of it is left unused."""
+    """200 requests at once for a budget of 20: exactly 20 are let in. Then mixed requests, with clients that leave
+    and a Redis that is wiped in the middle: never more than the budget, and none of it is left unused."""
     servers, redis = four.servers, four.redis
     folders = [server.data_dir for server in servers]
     limits = httpx.Limits(max_connections=200)

@@ -155,6 +155,17 @@ async def test_a_clock_that_was_ahead(join: Join, redis: RedisProcess, prefix: s
     assert again.conversation.breaker.num_failures == 0
 
 
+async def test_a_budget_that_comes_later_counts_what_all_have_spent(join: Join) -> None:
+    """Once every server has heard of it, which the keys that changed tell it."""
+    one, two = join("one"), join("two")
+    await becomes(lambda: one.conversation.is_open and two.conversation.is_open)
+    (await ask(one.guard, caller(), 0, 900)).settle(900, 0)
+    num_said = one.conversation.num_exchanges
+    one.conversation.say_all()
+    await becomes(lambda: one.conversation.num_exchanges > num_said + 1)
+    assert "has 100 tokens left" in (await refused(two.guard, WHO, 0, 101)).message
+
+
 async def test_many_windows_are_said_in_parts(join: Join) -> None:
     """A thousand keys that have spent something."""
     spent = [(wall_ms() // DAY_MS, "one", f"key{number}", 10, 3) for number in range(1000)]

@@ -47,8 +47,9 @@ class _Connection(asyncio.Protocol):
         head, separator, body = self._got.partition(b"\r\n\r\n")
         if not separator or len(body) < int(LENGTH.search(head)[1]):  # type: ignore[index]
             return
-        now, wait = time.perf_counter(), RETRY_AFTER.search(head)
-        reply = Reply(int(STATUS.match(head)[1]), now - self._sent, now, int(wait[1]) if wait else None)  # type: ignore[index]
+        now, status, wait = time.perf_counter(), STATUS.match(head), RETRY_AFTER.search(head)
+        assert status is not None
+        reply = Reply(int(status[1]), now - self._sent, now, int(wait[1]) if wait else None)
         self._got = b""
         self._idle.append(self)
         assert self._reply is not None

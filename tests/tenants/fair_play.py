@@ -22,7 +22,8 @@ def fair_queue(num_slots: int, num_kept: int | None = 0) -> FairQueue:
 
 @dataclass
 class Job:
-    """`num_left`: tokens that its sequences still get, each; `num_unread`: those of a prompt that is still to be read."""
+    """`num_left`: tokens that its sequences still get, each; `num_unread`: those of a prompt that is still to be
+    read."""
 
     key: str
     turn: Turn

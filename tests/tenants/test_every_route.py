@@ -44,7 +44,7 @@ MODEL_SCOPES = {"chat", "completions", "tokens", "models"}
 HELD = {
     "service": MODEL_SCOPES,
     "member": MODEL_SCOPES | {"usage"},
-    "admin": MODEL_SCOPES | {"usage", "metrics", "admin"},
+    "admin": MODEL_SCOPES | {"usage", "admin"},
     "owner": MODEL_SCOPES | {"usage", "metrics", "admin"},
 }
 OWNERS_ONLY = {("PUT", "/admin/tenants/{name}"), ("GET", "/admin/usage/reconcile")}

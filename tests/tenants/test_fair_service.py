@@ -96,7 +96,8 @@ def test_anothers_chat_starts_at_once(server: ServerProcess, admin: AdminClient,
 def test_who_waits_in_the_queue_hears_that_he_does(
     server: ServerProcess, admin: AdminClient, witness: Witness, stack: ExitStack, hog: Asker
 ) -> None:
-    """Comments come as from the engine's own queue, the wait is in the log line and in /metrics, and then the answer."""
+    """Comments come as from the engine's own queue, the wait is in the log line and in /metrics, and then the
+    answer."""
     chat = Asker(server, admin.make(), stack)
     first = chat.ask(stream=True, **ENDLESS)
     read_until(first, b"data: ")

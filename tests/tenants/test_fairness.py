@@ -1,4 +1,5 @@
-"""The fair queue in lockstep with an engine: shares between keys and classes, kept slots, requests of many sequences."""
+"""The fair queue in lockstep with an engine: shares between keys and classes, kept slots, requests of many
+sequences."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ MOST_TOKENS, MOST_PROMPT = 60, 100
 
 @pytest.mark.parametrize("num_slots", [1, 4, 32])
 async def test_keys_that_wait_are_served_alike(num_slots: int) -> None:
-    """However many requests a key has waiting, counters stay within the paper's bound of each other (twice the tokens that
-    the engine can hold), and service within twice that, from any moment to any other."""
+    """However many requests a key has waiting, counters stay within the paper's bound of each other (twice the
+    tokens that the engine can hold), and service within twice that, from any moment to any other."""
     bound = 2 * num_slots * (MOST_PROMPT + MOST_TOKENS)
     engine, rng = Engine(fair_queue(num_slots)), random.Random(num_slots)
     depths = {"five": 5, "ten": 10, "hundred": 100}
@@ -146,7 +147,8 @@ async def test_batch_has_no_claim_to_the_time_before_it_came() -> None:
 
 
 async def test_chats_go_before_batch() -> None:
-    """A chat takes the next free slot although much batch work was there before it, and leaves the kept ones to chats."""
+    """A chat takes the next free slot although much batch work was there before it, and leaves the kept ones to
+    chats."""
     engine = Engine(fair_queue(16, 1))
     for _ in range(50):
         engine.ask("batch", 100, priority="batch")

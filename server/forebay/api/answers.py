@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forebay.api.logprobs import chat_logprobs, completion_logprobs
-from forebay.pipeline import Generation
+from forebay.generation import Generation
 from forebay.types import FinishReason, TokenLogprob, Usage
 
 

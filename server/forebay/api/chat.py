@@ -24,8 +24,8 @@ from forebay.api.template_kwargs import template_kwargs
 from forebay.chat.messages import ignored_fields, to_chat
 from forebay.chat.reasoning import ReasoningFamily
 from forebay.engines.base import Engine, EngineInfo
-from forebay.pipeline import Work
 from forebay.types import Caller, Chat, GenerationRequest
+from forebay.work import Work
 
 router = APIRouter()
 

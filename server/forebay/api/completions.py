@@ -21,8 +21,8 @@ from forebay.api.schemas import CompletionRequest
 from forebay.engines.base import Engine
 from forebay.engines.token_ids import check_token_ids
 from forebay.errors import InvalidRequest
-from forebay.pipeline import Work
 from forebay.types import GenerationRequest, Prompt
+from forebay.work import Work
 
 router = APIRouter()
 

@@ -19,8 +19,8 @@ from forebay.api.openapi import documented
 from forebay.api.sampling import plain_sampling
 from forebay.api.schemas import GenerateRequest
 from forebay.engines.base import Engine
-from forebay.pipeline import Work
 from forebay.types import GenerationRequest, Prompt
+from forebay.work import Work
 
 router = APIRouter()
 

@@ -15,8 +15,8 @@ from forebay.api.disconnect import unless_gone
 from forebay.api.frames import Frames
 from forebay.api.sse import stream
 from forebay.engines.base import EngineInfo
+from forebay.generation import Generation
 from forebay.observe.record import RequestRecord
-from forebay.pipeline import Generation
 from forebay.services import Services
 from forebay.settings import Settings
 

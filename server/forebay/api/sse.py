@@ -15,8 +15,8 @@ from forebay.api.disconnect import cancel, wait_unless_gone
 from forebay.api.frames import Frames
 from forebay.api.handlers import as_api_error, note_error
 from forebay.errors import ApiError, error_body
+from forebay.generation import Generation
 from forebay.observe.record import RequestRecord
-from forebay.pipeline import Generation
 from forebay.settings import Settings
 from forebay.types import Delta
 

@@ -77,8 +77,8 @@ def restore(folder: Path, source: Path, admin: Administrator) -> CarriedOver:
 
 
 def _keep(path: Path) -> None:
-    """The file stays in its place, too, so that there is one at every moment; a log that a damaged one has left is moved,
-    or it would be taken for the new file's."""
+    """The file stays in its place, too, so that there is one at every moment; a log that a damaged one has left is
+    moved, or it would be taken for the new file's."""
     kept = path.with_name(f"{path.name}.before-restore")
     kept.unlink(missing_ok=True)
     os.link(path, kept)

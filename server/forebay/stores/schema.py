@@ -178,7 +178,8 @@ VERSION = len(MIGRATIONS)
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Brings the file to `VERSION`, each step in a transaction of its own. Raises ConfigurationError for newer files."""
+    """Brings the file to `VERSION`, each step in a transaction of its own. Raises ConfigurationError for newer
+    files."""
     version = _version_of(connection)
     if version > VERSION:
         raise ConfigurationError(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from forebay.errors import PermissionDenied
 from forebay.tenants.audit import Via
-from forebay.tenants.keys import Key, KeyFields
-from forebay.tenants.roles import EVERYTHING, ROLES, scopes_for
-from forebay.types import Budget, Caller, Policy, Role, Scope
+from forebay.tenants.keys import UNLIMITED, Key, KeyFields
+from forebay.tenants.roles import EVERYTHING, OWNERS_TO_GIVE, ROLES, scopes_for
+from forebay.types import Budget, Caller, Policy, Priority, Role, Scope
 
 LIMITS = ("requests_per_minute", "tokens_per_minute", "max_concurrency", "queue_share")
 
@@ -25,6 +25,9 @@ class Administrator:
     scopes: frozenset[Scope] = EVERYTHING
     models: frozenset[str] | None = None
     gateway: bool = True
+    policy: Policy = UNLIMITED
+    priority: Priority = "interactive"
+    expires_at: int | None = None
 
     @classmethod
     def of(cls, caller: Caller) -> Administrator:
@@ -35,9 +38,12 @@ class Administrator:
             "api",
             caller.role,
             None if is_owner else caller.tenant,
-            caller.scopes,
+            caller.scopes if is_owner else caller.scopes - OWNERS_TO_GIVE,
             caller.models,
             caller.gateway or is_owner,
+            caller.key_policy,
+            caller.priority,
+            caller.expires_at,
         )
 
     @classmethod
@@ -74,6 +80,26 @@ class Administrator:
             raise PermissionDenied("Your key is no gateway's.", param="gateway")
         if self.role != "owner":
             _check_within(fields.policy, tenant_policy)
+            self._check_own(fields)
+
+    def _check_own(self, fields: KeyFields) -> None:
+        """What bounds his own key, its end included, bounds each that he gives: he could use it in place of his own."""
+        if self.expires_at is not None and (fields.expires_at is None or fields.expires_at > self.expires_at):
+            raise PermissionDenied(
+                f"Your own key ends: name an `expires_at` of at most {self.expires_at // 1000}.", param="expires_at"
+            )
+        if self.priority == "batch" and fields.priority != "batch":
+            raise PermissionDenied("Your own key's priority is `batch`.", param="priority")
+        for name in LIMITS:
+            asked, most = getattr(fields.policy, name), getattr(self.policy, name)
+            if most is not None and (asked is None or asked > most):
+                raise PermissionDenied(f"Your own key's limit is {most}: name one.", param=name)
+        for own in self.policy.budgets:
+            asked = _most(own, fields.policy.budgets)
+            if own.hard and (asked is None or asked > own.amount):
+                raise PermissionDenied(
+                    f"Your own key's budget of a {own.window} is {own.amount} {own.unit}: name one.", param="budgets"
+                )
 
 
 def _check_within(policy: Policy, tenant_policy: Policy) -> None:

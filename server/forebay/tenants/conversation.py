@@ -58,6 +58,7 @@ class Conversation:
         self.breaker = Breaker("redis")
         self.in_places: set[Party] = set()
         """Keys and tenants with limited concurrency, of which requests run here."""
+        self.num_exchanges = 0
         self.run_id = b""
         """Of the Redis that answered last; a new one with each start."""
         self._link = link
@@ -73,6 +74,8 @@ class Conversation:
         self._pending: list[Pending] = []
         self._news = News()
         self._seeding: Seeding | None = None
+        self._says_all = False
+        self._day = 0
         self._beat_due = 0.0
         self._lease_due = 0.0
 
@@ -103,6 +106,10 @@ class Conversation:
         """While `is_up`."""
         self._pending.append(pending)
         self._wake.set()
+
+    def say_all(self) -> None:
+        """Budgets may have been set for keys and tenants that had none, of whose spending Redis knows nothing."""
+        self._says_all = True
 
     def ended(self, grants: Iterable[Grant], parties: Iterable[Party], refunds: Iterable[Refund]) -> None:
         """A request has ended: it held of these grants, and ran in places of these parties."""
@@ -168,6 +175,7 @@ class Conversation:
                 self._leave_all()
             return
         self._joined = True
+        self.num_exchanges += 1
         self.breaker.succeeded()
         if "fleet" in message:
             self.fleet.heard(fleet)
@@ -180,8 +188,14 @@ class Conversation:
 
     def _message(self, pending: list[Pending], news: News) -> dict[str, Any]:
         own = {grant.key: grant for one in pending for grant in one.grants} | news.spent
-        if self._seeding is None and not self.fleet.state.seeded and not self.fleet.state.evicts:
-            self._seeding = Seeding(self.grants.seed(self._parties(), self._wall_ms() // DAY_MS))
+        wall = self._wall_ms()
+        if wall // DAY_MS != self._day:
+            self._day = wall // DAY_MS
+            self.grants.drop_old(wall)
+        state = self.fleet.state
+        if self._seeding is None and (self._says_all or not state.seeded) and not state.evicts:
+            self._says_all = False
+            self._seeding = Seeding(self.grants.seed(self._parties(), self._day))
         begins = ends = None
         if self._seeding is not None:
             begins, chunk, ends = self._seeding.next(MAX_SEEDED)
@@ -198,7 +212,7 @@ class Conversation:
         message = {
             "replica": self.fleet.replica_id,
             "constants": CONSTANTS,
-            "own": [(grant.key, grant.lower(), grant.expires_at) for grant in own.values()],
+            "own": [(grant.key, grant.lower(), grant.lasts_ms(wall) or 0) for grant in own.values()],
             "running": [(name_of(party), party.limits.in_flight) for party in news.ran],
             "lease_ms": LEASE_MS,
             "refunds": news.refunds,

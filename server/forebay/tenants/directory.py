@@ -140,6 +140,7 @@ class Directory:
             gateway=fields.gateway,
             key_policy=fields.policy,
             tenant_policy=self._policies.get(key.tenant, UNLIMITED),
+            expires_at=fields.expires_at,
         )
 
     def _static_caller(self, key_id: str) -> Caller:

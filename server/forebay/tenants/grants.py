@@ -17,12 +17,12 @@ class Grant:
     Others see what was said last, so `amount` is lowered before it is said and raised only when that was answered.
     """
 
-    __slots__ = ("_sum", "_unit", "amount", "expires_at", "key", "reserve")
+    __slots__ = ("_ends_at", "_sum", "_unit", "amount", "key", "reserve")
 
     def __init__(self, party: Party, unit: str, kind: WindowKind, day: int) -> None:
         end = end_of(kind, day)
         self.key = f"{name_of(party)}:{unit}:{kind}:{index_of(kind, day)}"
-        self.expires_at = 0 if end is None else int(end.timestamp() * 1000) + KEPT_MS
+        self._ends_at = None if end is None else int(end.timestamp() * 1000)
         self.amount = 0
         self.reserve = 0
         """What may be kept beyond the need, to go on with while Redis is away."""
@@ -37,6 +37,15 @@ class Grant:
     def left(self) -> int:
         """What may be granted to a request without asking anybody."""
         return self.amount - self.used
+
+    def lasts_ms(self, now: int) -> int | None:
+        """How long Redis is to keep the window from `now` (Unix milliseconds) on; None: for ever. In no case is it short,
+        for the clock that says so may be wrong."""
+        return None if self._ends_at is None else max(0, self._ends_at - now) + KEPT_MS
+
+    def has_ended(self, now: int) -> bool:
+        """So long ago that nobody asks for it any more."""
+        return self._ends_at is not None and self._ends_at + KEPT_MS < now
 
     def lower(self) -> int:
         """Lets go of what is neither used nor reserve. Returns the amount, to be said."""
@@ -75,8 +84,8 @@ class Grants:
         return list(self._grants.values())
 
     def drop_old(self, now: int) -> None:
-        """Those of windows that nobody will ask for again; `now` in Unix milliseconds."""
-        self._grants = {key: grant for key, grant in self._grants.items() if not 0 < grant.expires_at < now}
+        """`now` in Unix milliseconds."""
+        self._grants = {key: grant for key, grant in self._grants.items() if not grant.has_ended(now)}
 
     def _get(self, party: Party, unit: str, kind: WindowKind, day: int) -> Grant:
         key = (party, unit, kind, index_of(kind, day))

@@ -91,6 +91,8 @@ class KeySync:
         await self._watch.refresh()
         version = await self._version()
         local = self._directory.version
+        if local != self._published:
+            self._conversation.say_all()
         if (local, version) != (self._published, self._seen):
             changes = await self._database.read(partial(changes_after, version=self._published))
             changed = await self._link.call("ZRANGEBYSCORE", self._name("changed"), f"({self._seen}", "+inf")

@@ -17,10 +17,10 @@ from forebay.engines.model_source import ModelSource
 from forebay.engines.transformers_impl import TransformersEngine
 from forebay.errors import Overloaded
 from forebay.observe.record import RequestRecord
-from forebay.pipeline import Work
 from forebay.services import Services, build_services
 from forebay.settings import Settings
 from forebay.types import Caller
+from forebay.work import Work
 
 
 async def test_the_queue_begins_after_the_engines_own_slots(save_model: Callable[[Any], Path]) -> None:

@@ -3,10 +3,10 @@ if q.seed_begins then
   redis.call('HSET', P .. 'seeding', q.replica, q.seed_begins)
 end
 for _, held in ipairs(q.own) do
-  local key, value, ends_at = unpack(held)
+  local key, value, lasts_ms = unpack(held)
   redis.call('HSET', P .. 'b:' .. key, q.replica, text(value))
-  if ends_at > 0 then
-    redis.call('PEXPIREAT', P .. 'b:' .. key, text(ends_at))
+  if lasts_ms > 0 then
+    redis.call('PEXPIRE', P .. 'b:' .. key, text(lasts_ms))
   end
 end
 for _, running in ipairs(q.running) do
