@@ -1,4 +1,4 @@
-"""`forebay ledger verify | export | report | backup | restore`: the data file from outside, beside a server or alone."""
+"""`forebay ledger verify | export | report | backup | restore`: the data file from outside."""
 
 from __future__ import annotations
 

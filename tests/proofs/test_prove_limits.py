@@ -33,7 +33,7 @@ def test_clients_that_wait_as_told(proof: Proof) -> None:
         assert kept[name] >= KEPT, name
     proof(
         "retry-after",
-        f"Of clients that come back when they were told to, {KEPT:.0%} at least are let in; simulated, ten minutes each.",
+        f"Of clients that come back as told, {KEPT:.0%} at least are let in; simulated, ten minutes each.",
         runs=SEEDS * len(CROWDS),
         **{name.replace(" ", "_").replace(",", ""): round(share, 4) for name, share in kept.items()},
     )

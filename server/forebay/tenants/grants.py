@@ -39,8 +39,8 @@ class Grant:
         return self.amount - self.used
 
     def lasts_ms(self, now: int) -> int | None:
-        """How long Redis is to keep the window from `now` (Unix milliseconds) on; None: for ever. In no case is it short,
-        for the clock that says so may be wrong."""
+        """How long Redis is to keep the window from `now` (Unix milliseconds) on; None: for ever. In no case is it
+        short, for the clock that says so may be wrong."""
         return None if self._ends_at is None else max(0, self._ends_at - now) + KEPT_MS
 
     def has_ended(self, now: int) -> bool:
