@@ -46,6 +46,9 @@ class SharedLimiter:
                 "forebay_redis_up", "1: Redis answers; 0: the breaker is open.", value=conversation.is_up
             ),
             CounterMetricFamily(
+                "forebay_redis_exchanges", "Exchanges with Redis that were answered.", value=conversation.num_exchanges
+            ),
+            CounterMetricFamily(
                 "forebay_redis_failures", "Exchanges with Redis that failed.", value=conversation.breaker.num_failures
             ),
             GaugeMetricFamily(
