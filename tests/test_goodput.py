@@ -28,7 +28,3 @@ async def test_overload_costs_no_throughput(make_server: Callable[..., ServerPro
     assert counted.keys() == {200, 503}
     assert counted[200] >= 0.8 * CAPACITY * SECONDS
     assert all(1 <= (reply.retry_after_s or 0) <= 60 for reply in replies if reply.status == 503)
-    refused = sorted(reply.seconds for reply in replies if reply.status == 503)
-    served = sorted(reply.seconds for reply in replies if reply.status == 200)
-    assert refused[len(refused) // 2] < REQUEST_S
-    assert served[-1] < 2 * (1 + MAX_QUEUED / NUM_SLOTS) * REQUEST_S
