@@ -36,6 +36,7 @@ from forebay.pipeline import Pipeline
 from forebay.settings import Settings
 from forebay.stores.database import Database
 from forebay.stores.secret import read_or_create_secret
+from forebay.tenants.act_limit import ActLimit
 from forebay.tenants.address_limit import AddressLimit
 from forebay.tenants.directory import Directory
 from forebay.tenants.fairness import FairQueue
@@ -61,6 +62,7 @@ class Services:
     choice: EngineChoice
     models: ModelNames
     addresses: AddressLimit
+    acts: ActLimit
     keys: Directory
     key_watch: KeyWatch
     database: Database
@@ -203,6 +205,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         choice=choice,
         models=models,
         addresses=AddressLimit(settings.address_rpm),
+        acts=ActLimit(),
         keys=keys,
         key_watch=key_watch,
         database=database,

@@ -19,6 +19,7 @@ from forebay.services import Services
 from forebay.tenants.administration import change_key, create_key, find_key, revoke_key, rotate_key
 from forebay.tenants.authority import Administrator
 from forebay.tenants.key_store import list_keys
+from forebay.types import Caller
 
 T = TypeVar("T")
 
@@ -29,8 +30,9 @@ Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 After = Annotated[str, Query(max_length=64)]
 
 
-async def act(services: Services, call: Callable[[Connection], T]) -> T:
-    """What `call` returns, once it is durable and counts for the next request."""
+async def act(services: Services, caller: Caller, call: Callable[[Connection], T]) -> T:
+    """What `call` returns, once it is durable and counts for the next request. Raises `RateLimited`."""
+    services.acts.check(caller)
     outcome = await services.database.write(call)
     await services.key_watch.refresh()
     return outcome
@@ -42,7 +44,7 @@ async def create(
 ) -> Response:
     """A new key."""
     admin = Administrator.of(caller)
-    key, secret = await act(services, lambda file: create_key(file, admin, body.tenant, body.changes()))
+    key, secret = await act(services, caller, lambda file: create_key(file, admin, body.tenant, body.changes()))
     return json_answer(key_object(key, secret))
 
 
@@ -75,7 +77,7 @@ async def change(
 ) -> Response:
     """Other fields for a key, within a moment."""
     admin = Administrator.of(caller)
-    key = await act(services, lambda file: change_key(file, admin, key_id, body.changes()))
+    key = await act(services, caller, lambda file: change_key(file, admin, key_id, body.changes()))
     return json_answer(key_object(key))
 
 
@@ -88,7 +90,7 @@ async def rotate(
 ) -> Response:
     """A new secret for the same key; the older ones live on for a while."""
     admin = Administrator.of(caller)
-    key, secret = await act(services, lambda file: rotate_key(file, admin, key_id, body.grace_s * 1000))
+    key, secret = await act(services, caller, lambda file: rotate_key(file, admin, key_id, body.grace_s * 1000))
     return json_answer(key_object(key, secret))
 
 
@@ -97,4 +99,4 @@ async def rotate(
 async def revoke(key_id: str, caller: AdminCaller, services: ServicesDep) -> Response:
     """Ends a key for good. Requests that are being answered go on."""
     admin = Administrator.of(caller)
-    return json_answer(key_object(await act(services, lambda file: revoke_key(file, admin, key_id))))
+    return json_answer(key_object(await act(services, caller, lambda file: revoke_key(file, admin, key_id))))

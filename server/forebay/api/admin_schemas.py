@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic_core import PydanticCustomError
 
 from forebay.api.schemas import Body
 from forebay.types import Budget, CachePolicy, Priority, Role, Scope
 
 MOST = 10**15
+MAX_MODELS_CHARS = 4096
 MAX_GRACE_S = 30 * 86_400
 DAY_S = 86_400
 
@@ -73,6 +74,13 @@ class KeyChanges(AdminBody):
     strict: bool | None = Field(None, description="Refuse unknown request fields; null: as the server is set.")
     gateway: bool = Field(False, description="It may say in the trusted header for whom it asks.")
     expires_at: Annotated[int, Field(ge=0, le=2**40)] | None = None
+
+    @field_validator("models")
+    @classmethod
+    def _check_sum(cls, models: list[str] | None) -> list[str] | None:
+        if sum(map(len, models or ())) > MAX_MODELS_CHARS:
+            raise PydanticCustomError("too_long", f"Together the names may have {MAX_MODELS_CHARS} characters")
+        return models
 
     def changes(self) -> dict[str, Any]:
         """What was given, as `KeyFields.with_changes` takes it."""

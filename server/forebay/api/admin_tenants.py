@@ -50,4 +50,4 @@ async def put(
 ) -> Response:
     """Replaces a tenant's limits. Owners only."""
     admin, policy = Administrator.of(caller), replace(UNLIMITED, **body.limits.changes())
-    return json_answer(tenant_object(await act(services, lambda file: set_tenant(file, admin, name, policy))))
+    return json_answer(tenant_object(await act(services, caller, lambda file: set_tenant(file, admin, name, policy))))

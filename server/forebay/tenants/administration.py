@@ -11,17 +11,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from forebay.errors import InvalidRequest, NotFound
+from forebay.errors import InvalidRequest, NotFound, PermissionDenied
 from forebay.tenants.audit import now_ms, write_audit
 from forebay.tenants.authority import Administrator
 from forebay.tenants.key_format import digest_of, new_id, new_key
-from forebay.tenants.key_store import get_key, get_tenant, put_key, put_tenant
+from forebay.tenants.key_store import get_key, get_tenant, num_live_keys, put_key, put_tenant
 from forebay.tenants.keys import TENANT_NAME, Key, KeyFields, Secret, Tenant
 from forebay.tenants.roles import SCOPES_OF
 from forebay.types import Policy
 
 MAX_SECRETS = 8
 """A key that is rotated ever again within the grace period has no more that still work."""
+
+MAX_LIVE_KEYS = 1000
+"""Of a tenant whose admin makes another one."""
 
 
 def create_key(
@@ -32,6 +35,8 @@ def create_key(
     _check_name(tenant)
     fields = _checked(KeyFields().with_changes(changes))
     admin.check_grant(fields, get_tenant(connection, tenant).policy)
+    if admin.role != "owner" and num_live_keys(connection, tenant) >= MAX_LIVE_KEYS:
+        raise PermissionDenied(f"The tenant has {MAX_LIVE_KEYS} keys that are not revoked; an owner may make more.")
     now = now_ms()
     key_id = new_id()
     text, secret = _new_secret(key_id, now)
@@ -49,11 +54,13 @@ def find_key(connection: sqlite3.Connection, admin: Administrator, key_id: str) 
 
 
 def change_key(connection: sqlite3.Connection, admin: Administrator, key_id: str, changes: Mapping[str, Any]) -> Key:
-    """`changes` are those of `KeyFields.with_changes`."""
+    """`changes` are those of `KeyFields.with_changes`. Where they change nothing, nothing is written."""
     key = _live(find_key(connection, admin, key_id))
     admin.check_over(key)
     fields = _checked(key.fields.with_changes(changes))
     admin.check_grant(fields, get_tenant(connection, key.tenant).policy)
+    if fields == key.fields:
+        return key
     key = _put(connection, replace(key, fields=fields))
     write_audit(connection, admin.name, admin.via, "key.change", key.tenant, key.id, changes)
     return key
@@ -91,6 +98,8 @@ def set_tenant(connection: sqlite3.Connection, admin: Administrator, name: str, 
     admin.check_owner()
     _check_name(name)
     before = get_tenant(connection, name)
+    if before.updated_at and policy == before.policy:
+        return before
     tenant = Tenant(name, policy, updated_at=max(now_ms(), before.updated_at + 1))
     put_tenant(connection, tenant)
     write_audit(connection, admin.name, admin.via, "tenant.set", name, name, asdict(policy))

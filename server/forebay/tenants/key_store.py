@@ -82,6 +82,13 @@ def list_keys(
     return tuple(_keys(connection, rows.fetchall()))
 
 
+def num_live_keys(connection: sqlite3.Connection, tenant: str) -> int:
+    """Those that are not revoked; expired ones count."""
+    query = "SELECT count(*) FROM keys WHERE tenant = ? AND revoked_at IS NULL"
+    (count,) = connection.execute(query, (tenant,)).fetchone()
+    return int(count)
+
+
 def get_tenant(connection: sqlite3.Connection, name: str) -> Tenant:
     """As it was set; without limits where nothing was."""
     row = connection.execute("SELECT name, policy, updated_at FROM tenants WHERE name = ?", (name,)).fetchone()
