@@ -100,6 +100,7 @@ class Admission:
         self._max_queued = max_queued
         self._max_queued_tokens = max_queued_tokens
         self._finished: deque[tuple[float, int]] = deque(maxlen=RATE_WINDOW)
+        self._num_finished = 0
         self._everyone = Holding()
         self._holdings: dict[Owner, Holding] = {}
 
@@ -149,7 +150,8 @@ class Admission:
     def left(self, caller: Caller | None, num_sequences: int, *, served: bool) -> None:
         """`served`: the engine worked for them, so they tell how fast it is."""
         if served:
-            self._finished.append((time.monotonic(), num_sequences))
+            self._num_finished += num_sequences
+            self._finished.append((time.monotonic(), self._num_finished))
         if caller is not None:
             for owner in _owners(caller):
                 if not self._holdings[owner].num_in_flight:
@@ -188,8 +190,8 @@ class Admission:
         are as many as it has running."""
         if len(self._finished) < 2:
             return MIN_RETRY_S
-        (began, before), *_ = self._finished
-        rate = (sum(count for _, count in self._finished) - before) / max(time.monotonic() - began, 1e-3)
+        began, before = self._finished[0]
+        rate = (self._num_finished - before) / max(time.monotonic() - began, 1e-3)
         if holding is not None:
             rate *= max(1, holding.num_started) / max(1, self._everyone.num_started)
         return min(MAX_RETRY_S, max(MIN_RETRY_S, math.ceil(num_leaving / rate)))
