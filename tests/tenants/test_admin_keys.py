@@ -102,6 +102,14 @@ def test_a_grace_is_not_lengthened(owner: AdminClient, service: httpx.Client) ->
     assert allowed(service, first["key"])
 
 
+def test_a_key_has_no_more_than_so_many_secrets(owner: AdminClient, service: httpx.Client) -> None:
+    """Whoever rotates it ever again: the oldest end before their grace does, and nothing is kept of them."""
+    key = owner.make()
+    keys = [key.key, *(owner.get("POST", f"/keys/{key.id}/rotate", {})["key"] for _ in range(9))]
+    assert [allowed(service, one) for one in keys] == [False, False, *[True] * 8]
+    assert len(owner.get("GET", f"/keys/{key.id}")["secrets"]) == 8
+
+
 def test_a_revoked_key_is_refused_and_its_stream_goes_on(
     governed: ServerProcess, owner: AdminClient, service: httpx.Client
 ) -> None:

@@ -58,6 +58,23 @@ def test_keys_converge(file: sqlite3.Connection) -> None:
     assert merged.secrets == ROTATED.secrets
 
 
+def test_the_newest_secrets_converge(file: sqlite3.Connection) -> None:
+    """Copies that were rotated apart keep the same ones of all, in whatever order they meet."""
+    secrets = [Secret(bytes([number]) * 32, "aaaa", created_at=number // 2) for number in range(20)]
+    copies = [replace(FIRST, secrets=tuple(secrets[start::3])) for start in range(3)]
+    for number, order in enumerate(itertools.permutations(copies)):
+        for key in order:
+            put_key(file, replace(key, id=f"{number}", secrets=tuple(_renamed(key.secrets, number))))
+        merged = get_key(file, f"{number}")
+        assert merged is not None
+        assert sorted(secret.digest[0] for secret in merged.secrets) == list(range(12, 20))
+
+
+def _renamed(secrets: tuple[Secret, ...], number: int) -> Iterator[Secret]:
+    """Digests are there once in a file."""
+    return (replace(secret, digest=secret.digest[:1] + bytes([number]) * 31) for secret in secrets)
+
+
 def test_tenants_converge(file: sqlite3.Connection) -> None:
     """The later limits count."""
     copies = [Tenant("acme", Policy(requests_per_minute=number), updated_at=number) for number in (3, 1, 2)]

@@ -15,13 +15,10 @@ from forebay.errors import InvalidRequest, NotFound, PermissionDenied
 from forebay.tenants.audit import now_ms, write_audit
 from forebay.tenants.authority import Administrator
 from forebay.tenants.key_format import digest_of, new_id, new_key
-from forebay.tenants.key_store import get_key, get_tenant, num_live_keys, put_key, put_tenant
+from forebay.tenants.key_store import MAX_SECRETS, get_key, get_tenant, num_live_keys, put_key, put_tenant
 from forebay.tenants.keys import TENANT_NAME, Key, KeyFields, Secret, Tenant
 from forebay.tenants.roles import SCOPES_OF
 from forebay.types import Policy
-
-MAX_SECRETS = 8
-"""A key that is rotated ever again within the grace period has no more that still work."""
 
 MAX_LIVE_KEYS = 1000
 """Of a tenant whose admin makes another one."""
@@ -76,7 +73,7 @@ def rotate_key(connection: sqlite3.Connection, admin: Administrator, key_id: str
     if key.fields.expires_at is not None and key.fields.expires_at <= now:
         raise InvalidRequest(f"The key `{key.id}` has expired: give it a later end first.")
     text, secret = _new_secret(key.id, now)
-    older = [_ended(old, now + grace_ms if number < MAX_SECRETS else now) for number, old in enumerate(key.secrets, 1)]
+    older = (_ended(old, now + grace_ms) for old in key.secrets[: MAX_SECRETS - 1])
     key = _put(connection, replace(key, secrets=(secret, *older)))
     write_audit(connection, admin.name, admin.via, "key.rotate", key.tenant, key.id, {"grace_s": grace_ms / 1000})
     return key, text

@@ -104,6 +104,9 @@ class Directory:
         for tenant in changes.tenants:
             self._policies[tenant.name] = tenant.policy
         for key in changes.keys:
+            if (before := self._keys.get(key.id)) is not None:
+                for secret in before.secrets:  # of which some may be gone
+                    del self._from_file[secret.digest]
             self._keys[key.id] = key
         changed = {tenant.name for tenant in changes.tenants}
         self._enter(changes.keys)

@@ -12,6 +12,10 @@ from forebay.errors import ConfigurationError
 from forebay.stores.sqlite import FILE_NAME, open_for_reading
 from forebay.tenants.keys import Key, KeyFields, Secret, Tenant, policy_from_json, policy_to_json
 
+MAX_SECRETS = 8
+"""The newest of a key: one that is rotated ever again within the grace period has no more that still work, and older
+ones are dropped. Of copies that meet the newest are the same whatever the order."""
+
 VERSION_NAME = "keys_version"
 
 NEXT_VERSION = """
@@ -32,6 +36,11 @@ INSERT INTO key_secrets (digest, key_id, last_four, created_at, ends_at) VALUES 
 ON CONFLICT (digest) DO UPDATE SET
     ends_at = MIN(COALESCE(ends_at, excluded.ends_at), COALESCE(excluded.ends_at, ends_at))
 """
+DROP_SECRETS = f"""
+DELETE FROM key_secrets WHERE key_id = ?1 AND digest NOT IN (
+    SELECT digest FROM key_secrets WHERE key_id = ?1 ORDER BY created_at DESC, digest LIMIT {MAX_SECRETS}
+)
+"""  # noqa: S608 - a number of ours
 PUT_TENANT = """
 INSERT INTO tenants (name, policy, updated_at, changed) VALUES (?, ?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET
@@ -60,6 +69,7 @@ def put_key(connection: sqlite3.Connection, key: Key) -> None:
     connection.execute(PUT_KEY, row)
     for secret in key.secrets:
         connection.execute(ADD_DIGEST, (secret.digest, key.id, secret.last_four, secret.created_at, secret.ends_at))
+    connection.execute(DROP_SECRETS, (key.id,))
 
 
 def put_tenant(connection: sqlite3.Connection, tenant: Tenant) -> None:
