@@ -41,7 +41,7 @@ router = APIRouter()
 async def usage_of_completions(request: Request, caller: UsageCaller, services: ServicesDep) -> Response:
     """Tokens and requests by time, key, tenant, model, user and metadata: what was billed."""
     asked = read_query(request.query_params.multi_items(), TOKENS, caller)
-    buckets = await services.usage.tokens(asked.query)
+    buckets = await services.usage.tokens(asked.query, caller.tenant)
     return _page(asked, [[_tokens(asked, group, sums) for group, sums in bucket] for bucket in buckets])
 
 
@@ -53,7 +53,7 @@ async def usage_of_completions(request: Request, caller: UsageCaller, services: 
 async def costs(request: Request, caller: UsageCaller, services: ServicesDep) -> Response:
     """Money by day, key, tenant, model and user; engine seconds of what has no price."""
     asked = read_query(request.query_params.multi_items(), COSTS, caller)
-    buckets = await services.usage.costs(asked.query)
+    buckets = await services.usage.costs(asked.query, caller.tenant)
     return _page(asked, [[_costs(asked, group, cost) for group, cost in bucket] for bucket in buckets])
 
 

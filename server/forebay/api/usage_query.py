@@ -19,6 +19,8 @@ MAX_TIME = 253_402_300_800
 
 MAX_VALUES = 100
 MAX_CHARS = 256
+MAX_METADATA = 4
+"""Each is looked up in every row's JSON."""
 CURSOR = re.compile(r"page_(\d{1,12})_(\d{1,12})_([0-9a-f]{16})")
 SINGLE = ("start_time", "end_time", "bucket_width", "limit", "page", "batch")
 
@@ -98,6 +100,8 @@ def _check_parameter(name: str, values: Sequence[str], endpoint: Endpoint) -> No
                 f"`{name}` takes up to {MAX_VALUES} values of 1 to {MAX_CHARS} characters.", param=name
             )
         if name == "group_by":
+            if sum(value.startswith(METADATA) for value in values) > MAX_METADATA:
+                raise InvalidRequest(f"`group_by` takes up to {MAX_METADATA} keys of the metadata.", param="group_by")
             for value in values:
                 if value not in endpoint.groups and not (value.startswith(METADATA) and value != METADATA):
                     known = ", ".join((*endpoint.groups, f"{METADATA}<key>"))

@@ -6,20 +6,24 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import orjson
 
-from forebay.errors import InvalidRequest
+from forebay.errors import InvalidRequest, RateLimited
 from forebay.stores.database import Database
 
 MAX_RESULTS = 10_000
 """Groups in all buckets of one answer together."""
 
 MAX_READ_S = 10.0
+RETRY_S = 2.0
 NUM_READERS = 2
-"""Threads that sum up at a time; further queries wait."""
+"""Threads that sum up at a time, each for another tenant; further queries wait."""
+
+MAX_WAITING = 4
+"""Queries of one tenant that run or wait; it is told to come back with more, and so holds nobody else up."""
 
 CHECK_EVERY = 100_000
 """Steps of SQLite's machine, some milliseconds, between two looks at the clock."""
@@ -94,19 +98,20 @@ class UsageReader:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._readers = asyncio.Semaphore(NUM_READERS)
+        self._lines: dict[str, _Line] = {}
 
-    async def tokens(self, query: UsageQuery) -> list[list[tuple[Group, Tokens]]]:
-        """Of each of the query's buckets its groups, in order of their values.
+    async def tokens(self, query: UsageQuery, tenant: str) -> list[list[tuple[Group, Tokens]]]:
+        """Of each of the query's buckets its groups, in order of their values. `tenant`: who asks.
 
-        Raises `InvalidRequest` where that is more than one answer may be, `StorageUnavailable`.
+        Raises `InvalidRequest` where that is more than one answer may be, `RateLimited`, `StorageUnavailable`.
         """
-        return await self._read(lambda connection: _by_bucket(query, _tokens(connection, query)))
+        return await self._read(tenant, lambda connection: _by_bucket(query, _tokens(connection, query)))
 
-    async def costs(self, query: UsageQuery) -> list[list[tuple[Group, Cost]]]:
+    async def costs(self, query: UsageQuery, tenant: str) -> list[list[tuple[Group, Cost]]]:
         """The same of costs; a group has one for each currency."""
-        return await self._read(lambda connection: _by_bucket(query, _costs(connection, query)))
+        return await self._read(tenant, lambda connection: _by_bucket(query, _costs(connection, query)))
 
-    async def _read(self, call: Callable[[sqlite3.Connection], T]) -> T:
+    async def _read(self, tenant: str, call: Callable[[sqlite3.Connection], T]) -> T:
         def reading(connection: sqlite3.Connection) -> T:
             ends = time.monotonic() + MAX_READ_S
             connection.set_progress_handler(lambda: time.monotonic() > ends, CHECK_EVERY)
@@ -117,8 +122,28 @@ class UsageReader:
                     raise
                 raise _too_much(f"takes more than {MAX_READ_S:g} s") from exc
 
-        async with self._readers:
-            return await self._database.read(reading)
+        line = self._lines.setdefault(tenant, _Line())
+        if line.num == MAX_WAITING:
+            raise RateLimited(
+                f"Your tenant has {MAX_WAITING} usage queries under way: ask again when they are answered.",
+                retry_after_s=RETRY_S,
+            )
+        line.num += 1
+        try:
+            async with line.turn, self._readers:
+                return await self._database.read(reading)
+        finally:
+            line.num -= 1
+            if not line.num:
+                del self._lines[tenant]
+
+
+@dataclass(slots=True)
+class _Line:
+    """Of one tenant's queries: `num` run or wait for their turn."""
+
+    num: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 def _tokens(connection: sqlite3.Connection, query: UsageQuery) -> Iterator[tuple[int, Group, Tokens]]:
