@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -149,10 +150,16 @@ def test_streams_are_described(document: dict[str, Any]) -> None:
 
 
 def test_the_page_shows_the_document(raw: httpx.Client) -> None:
-    """`/docs` is a page that loads `/openapi.json`."""
+    """`/docs` is a page that loads `/openapi.json`, and scripts of one version by their digests: no other runs there."""
     answer = raw.get("/docs")
     assert answer.headers["content-type"].startswith("text/html")
     assert "'/openapi.json'" in answer.text
+    foreign = re.findall(r"<(?:script|link)[^>]*https?://[^>]*>", answer.text)
+    assert len(foreign) == 2
+    for tag in foreign:
+        assert re.search(r"@\d+\.\d+\.\d+/", tag)
+        assert re.search(r'integrity="sha384-[\w+/]{64}"', tag)
+        assert 'crossorigin="anonymous"' in tag
 
 
 def test_behind_a_prefix_the_page_and_the_document_name_it(unusual_server: ServerProcess) -> None:
