@@ -93,3 +93,10 @@ def test_sums_of_all_tenants_are_an_owners_to_show(
             body = {"tenant": "sums", "role": "admin", "scopes": ["metrics"]}
             answer = client.ask("POST", "/keys", body)
             assert (answer.status_code, answer.json()["error"]["param"]) == (403, "scopes")
+
+
+def test_what_runs_here_names_only_a_keys_models(owner: AdminClient, service: httpx.Client) -> None:
+    """Other tenants' names are not for every key."""
+    for models, names in ((["beta"], ["beta"]), (None, ["alpha", "beta"])):
+        answer = service.get("/model/info", headers=owner.make(models=models).headers)
+        assert answer.json()["names"] == names

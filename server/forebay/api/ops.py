@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from forebay import __version__
 from forebay.api.answer import json_answer
-from forebay.api.deps import ServicesDep, get_caller, may
+from forebay.api.deps import ModelsCaller, ServicesDep, get_caller, may
 from forebay.errors import EngineUnavailable, ShuttingDown
 from forebay.services import Services
 
@@ -151,8 +151,8 @@ async def service_info(services: ServicesDep) -> Response:
     )
 
 
-@ops.get("/model/info", dependencies=[Depends(may("models"))], responses={200: {"model": ModelInfo}})
-async def model_info(services: ServicesDep) -> Response:
+@ops.get("/model/info", responses={200: {"model": ModelInfo}})
+async def model_info(caller: ModelsCaller, services: ServicesDep) -> Response:
     """The model, what runs it and what it allows. 503 until it is loaded."""
     info, settings = services.host.info, services.settings
     if info is None:
@@ -163,7 +163,7 @@ async def model_info(services: ServicesDep) -> Response:
     limits = {name: getattr(settings, name) for name in Limits.model_fields if name != "max_model_len"}
     return json_answer(
         {
-            "names": services.models.names,
+            "names": services.models.names_for(caller),
             **known,
             "engine_reasons": services.choice.reasons,
             "chat_template_sha256": None if template is None else hashlib.sha256(template.encode()).hexdigest(),
