@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from forebay.types import Budget, Policy
 
 MICROS = 1_000_000
+MAX_DIGITS = 18
 WINDOWS = ("day", "week", "month", "total")
 LIMITS = {
     "rpm": ("requests_per_minute", int, "requests a minute"),
@@ -46,8 +47,10 @@ def _budget(text: str) -> dict[str, Any]:
     number = amount.removesuffix("tokens")
     try:
         value = Decimal(number) * (1 if number != amount else MICROS)
-    except InvalidOperation as exc:
+    except ArithmeticError as exc:
         raise argparse.ArgumentTypeError(f"{amount!r} is no amount") from exc
+    if not value.is_finite() or value.adjusted() > MAX_DIGITS:
+        raise argparse.ArgumentTypeError(f"{amount!r} is no amount")
     if value != value.to_integral_value():
         raise argparse.ArgumentTypeError(f"{amount!r} has too many decimals")
     unit = "tokens" if number != amount else "money"
