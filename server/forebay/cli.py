@@ -158,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_flags(ledger, DATA_SETTINGS)
     add_ledger_commands(ledger)
     replicas = commands.add_parser("replicas", help="see and forget the servers that share limits through Redis")
-    _add_flags(replicas, REDIS_SETTINGS)
+    _add_flags(replicas, (*REDIS_SETTINGS, *DATA_SETTINGS[:1]))
     add_replica_commands(replicas)
     commands.add_parser("version", help="print versions")
     return parser

@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import TypeVar
 
-from forebay.cli_data import print_json, print_table
+from forebay.cli_data import administer, print_json, print_table
 from forebay.errors import ConfigurationError
 from forebay.settings import Settings
 from forebay.stores.redis_impl.link import RedisLink, RedisUnavailable
+from forebay.tenants.audit import write_audit
 from forebay.tenants.replicas import forget_replica, list_replicas
 
 T = TypeVar("T")
@@ -47,6 +48,9 @@ def _list(args: argparse.Namespace, settings: Settings) -> int:
 
 def _forget(args: argparse.Namespace, settings: Settings) -> int:
     _ask(settings, lambda link: forget_replica(link, args.id))
+    administer(
+        settings, lambda file, admin: write_audit(file, admin.name, admin.via, "replica.forget", "", args.id, {})
+    )
     print(f"Replica {args.id} is forgotten.")
     return 0
 

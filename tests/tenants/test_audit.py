@@ -89,6 +89,10 @@ def test_rows_stay(governed: ServerProcess, owner: AdminClient) -> None:
     """The file itself refuses to change or drop them."""
     owner.make(tenant="audit-stays")
     with closing(open_file(governed.data_dir)) as file:
-        for statement in ("UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"):
+        for statement in (
+            "UPDATE audit SET actor = 'nobody'",
+            "DELETE FROM audit",
+            "INSERT OR REPLACE INTO audit SELECT seq, at, 'nobody', via, act, tenant, target, details FROM audit",
+        ):
             with pytest.raises(sqlite3.IntegrityError, match="audit rows stay"):
                 file.execute(statement)

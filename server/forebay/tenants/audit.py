@@ -11,13 +11,13 @@ from typing import Any, Literal
 import orjson
 
 Via = Literal["cli", "api"]
-Act = Literal["key.create", "key.change", "key.rotate", "key.revoke", "tenant.set", "data.restore"]
+Act = Literal["key.create", "key.change", "key.rotate", "key.revoke", "tenant.set", "data.restore", "replica.forget"]
 
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """`actor` is a key's id, or `os:` and the name of the system's user. `target` is a key's id or a tenant's name, and
-    `details` what it was given; never a secret. `at` is in Unix milliseconds."""
+    """`actor` is a key's id, or `os:` and the name of the system's user. `target` is a key's id, a tenant's
+    name or a replica's, and `details` what it was given; never a secret. `at` is in Unix milliseconds."""
 
     seq: int
     at: int
