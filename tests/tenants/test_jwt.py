@@ -121,6 +121,20 @@ def tampered() -> str:
     )
 
 
+def test_people_of_a_tenant_do_not_share_idempotency_keys(trusting: ServerProcess) -> None:
+    """The same key and body of another subject is another request; of the same one, with a newer token, it is not."""
+    body = {"messages": MESSAGES, "max_tokens": 2}
+    ids = [
+        httpx.post(
+            f"{trusting.base_url}/chat/completions",
+            json=body,
+            headers={"authorization": f"Bearer {EC.token(sub=sub, nonce=number)}", "idempotency-key": "order-1"},
+        ).json()["id"]
+        for number, sub in enumerate(("ann", "bob", "ann"))
+    ]
+    assert ids[0] == ids[2] != ids[1]
+
+
 NOW = int(time.time())
 BAD = {
     "expired": lambda: EC.token(exp=NOW - 60),

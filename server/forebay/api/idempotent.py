@@ -25,6 +25,7 @@ from forebay.idempotency.recording import Head, Reader
 from forebay.observe.record import RequestRecord
 from forebay.pipeline import Pipeline
 from forebay.services import Services
+from forebay.tenants.keys import PERSON
 from forebay.types import Caller
 
 Endpoint = Callable[..., Awaitable[Response]]
@@ -49,7 +50,8 @@ def idempotent(endpoint: Endpoint) -> Endpoint:
         raw = request.scope["state"].pop(KEYED_BODY, None)
         if raw is None:
             return await endpoint(request=request, caller=caller, services=services, record=record, **rest)
-        key_id = key_digest(caller.tenant, record.user, record.route, _read_key(request))
+        person = record.user or (caller.key_id if caller.key_id.startswith(PERSON) else None)
+        key_id = key_digest(caller.tenant, person, record.route, _read_key(request))
         fingerprint = fingerprint_of(raw) if len(raw) < LARGE_BYTES else await asyncio.to_thread(fingerprint_of, raw)
         claims = services.claims
         claim = claims.find(key_id, fingerprint)

@@ -16,7 +16,7 @@ from forebay.engines.threads import DaemonThreads
 from forebay.errors import ConfigurationError, IdentityUnavailable, Unauthenticated
 from forebay.settings import Settings
 from forebay.tenants.jwks import JwksUnreadable, jwks_reader
-from forebay.tenants.keys import DEFAULT_TENANT, TENANT_NAME
+from forebay.tenants.keys import DEFAULT_TENANT, PERSON, TENANT_NAME
 from forebay.tenants.roles import ROLES
 from forebay.types import Role
 
@@ -109,7 +109,7 @@ class JwtVerifier:
             raise Unauthenticated(f"The token's claim `{name}` names no tenant.")
         subject = hashlib.sha256(f"{claims.get('iss', '')}\0{claims['sub']}".encode("utf-8", "replace")).hexdigest()
         until = min(int(claims["exp"]) + LEEWAY_S, time.time() + FRESH_S)
-        return Claims(tenant, self._role(claims), f"jwt:{subject[:12]}", until)
+        return Claims(tenant, self._role(claims), f"{PERSON}{subject[:12]}", until)
 
     def _role(self, claims: dict[str, Any]) -> Role:
         """The highest that the claim names; a member where it names none of ours."""

@@ -14,6 +14,8 @@ from forebay.types import Budget, CachePolicy, Policy, Priority, Role, Scope
 
 UNLIMITED = Policy()
 DEFAULT_TENANT = "default"
+PERSON = "jwt:"
+"""What the key id of a bearer of tokens begins with; it names issuer and subject."""
 TENANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
