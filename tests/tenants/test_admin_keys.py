@@ -161,12 +161,16 @@ def test_tenants_have_limits_of_their_own(owner: AdminClient) -> None:
     put = owner.get("PUT", "/tenants/limited", {"limits": limits})
     assert put["limits"] | limits == put["limits"]
     assert owner.get("GET", "/tenants/limited") == put
-    names = [tenant["name"] for tenant in owner.get("GET", "/tenants")["data"]]
+    names = [tenant["name"] for tenant in owner.get("GET", "/tenants?limit=1000")["data"]]
     assert {"only-a-key", "limited"} <= set(names)
     assert names == sorted(names)
     assert owner.get("PUT", "/tenants/limited", {"limits": {}})["limits"]["tokens_per_minute"] is None
     assert owner.ask("PUT", "/tenants/limited", {}).status_code == 400
     assert owner.ask("PUT", "/tenants/" + "x" * 65, {"limits": {}}).status_code == 400
+    (first,) = (page := owner.get("GET", "/tenants?limit=1"))["data"]
+    assert page["has_more"]
+    (second,) = owner.get("GET", f"/tenants?limit=1&after={first['name']}")["data"]
+    assert [first["name"], second["name"]] == names[:2]
 
 
 def test_the_document_describes_the_admin_api(governed: ServerProcess, owner: AdminClient) -> None:

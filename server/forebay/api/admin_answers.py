@@ -62,6 +62,7 @@ class TenantObject(AnswerBody):
 class TenantList(AnswerBody):
     object: Literal["list"]
     data: list[TenantObject]
+    has_more: bool
 
 
 class AuditObject(AnswerBody):

@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from forebay.api.admin_answers import TenantList, TenantObject, tenant_object
-from forebay.api.admin_keys import act
+from forebay.api.admin_answers import TenantList, TenantObject, list_object, tenant_object
+from forebay.api.admin_keys import After, Limit, act
 from forebay.api.admin_schemas import TenantBody
 from forebay.api.answer import json_answer
 from forebay.api.body import json_body
@@ -25,12 +25,14 @@ router = APIRouter(prefix="/admin/tenants", tags=["tenants"])
 
 
 @router.get("", responses={200: {"model": TenantList}})
-async def list_all(caller: AdminCaller, services: ServicesDep) -> Response:
-    """All that have a key or limits, by name; for an admin his own."""
-    admin = Administrator.of(caller)
-    tenants = await services.database.read(list_tenants)
-    data = [tenant_object(tenant) for tenant in tenants if admin.can_see(tenant.name)]
-    return json_answer({"object": "list", "data": data})
+async def list_all(caller: AdminCaller, services: ServicesDep, after: After = "", limit: Limit = 100) -> Response:
+    """All that have a key or limits, by name, the next page being that after the last one's; for an admin his own."""
+    own = Administrator.of(caller).tenant
+    if own is None:
+        tenants = await services.database.read(lambda file: list_tenants(file, after=after, limit=limit + 1))
+    else:
+        tenants = (await services.database.read(lambda file: get_tenant(file, own)),)
+    return json_answer(list_object([tenant_object(tenant) for tenant in tenants], limit))
 
 
 @router.get("/{name}", responses={200: {"model": TenantObject}})

@@ -54,7 +54,8 @@ def _merge(old: sqlite3.Connection, new: sqlite3.Connection) -> tuple[str, ...]:
             revoked_again.append(key.id)
         put_key(new, key)
     for tenant in list_tenants(old):
-        put_tenant(new, tenant)
+        if tenant.updated_at:
+            put_tenant(new, tenant)
     known_rows = set(new.execute(f"SELECT {AUDIT_ROW} FROM audit"))  # noqa: S608 - names of ours
     for row in old.execute(f"SELECT {AUDIT_ROW} FROM audit ORDER BY seq"):  # noqa: S608 - as above
         if row not in known_rows:

@@ -105,10 +105,14 @@ def get_tenant(connection: sqlite3.Connection, name: str) -> Tenant:
     return Tenant(name) if row is None else _tenant(row)
 
 
-def list_tenants(connection: sqlite3.Connection) -> tuple[Tenant, ...]:
-    """All that were set or have a key, by name."""
-    names = connection.execute("SELECT name FROM tenants UNION SELECT tenant FROM keys ORDER BY 1").fetchall()
-    return tuple(get_tenant(connection, name) for (name,) in names)
+def list_tenants(connection: sqlite3.Connection, *, after: str = "", limit: int = -1) -> tuple[Tenant, ...]:
+    """All that were set or have a key, by name, from the one behind `after` on."""
+    rows = connection.execute(
+        "SELECT named.name, policy, updated_at FROM (SELECT name FROM tenants UNION SELECT tenant FROM keys) AS named "
+        "LEFT JOIN tenants ON tenants.name = named.name WHERE named.name > ? ORDER BY 1 LIMIT ?",
+        (after, limit),
+    )
+    return tuple(Tenant(row[0]) if row[1] is None else _tenant(row) for row in rows)
 
 
 def version_of(connection: sqlite3.Connection) -> int:
