@@ -26,7 +26,7 @@ import tempfile
 import time
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import structlog
 import uvloop
@@ -39,7 +39,7 @@ from forebay.observe.record import RequestRecord  # noqa: E402
 from forebay.services import Services, build_services  # noqa: E402
 from forebay.settings import Settings  # noqa: E402
 from forebay.tenants.fairness import FairQueue  # noqa: E402
-from forebay.types import Caller, GenerationRequest, Prompt, Sampling  # noqa: E402
+from forebay.types import Caller, GenerationRequest, Priority, Prompt, Sampling  # noqa: E402
 from forebay.work import Work  # noqa: E402
 from support.newcomer import time_newcomer  # noqa: E402  (the tests' support lies beside this directory)
 from support.server import ServerProcess  # noqa: E402
@@ -143,10 +143,12 @@ async def tokens_per_s(services: Services, mode: tuple[int, int], num_jobs: int,
     return sum(tokens) / (time.perf_counter() - began)
 
 
-async def queue_cost(num_keys: int, num_waiting: int = 2000, num_slots: int = 64) -> dict[str, float]:
+async def queue_cost(
+    num_keys: int, priority: Priority = "interactive", num_waiting: int = 2000, num_slots: int = 64
+) -> dict[str, float]:
     """A request's whole way (join, turn, 50 tokens counted, end), the queue staying as long as it is."""
     queue: FairQueue = FairQueue(num_slots=lambda: num_slots, num_kept=4, num_open=lambda: queue.num_running)
-    callers = [Caller("t", f"key {number}") for number in range(num_keys)]
+    callers = [Caller("t", f"key {number}", priority=priority) for number in range(num_keys)]
     rng = random.Random(0)
 
     def ask() -> Any:
@@ -195,7 +197,11 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         "load_average_before": round(os.getloadavg()[0], 1),
     }
     if "queue" in options.parts:
-        result["queue"] = {f"{num_keys} keys": await queue_cost(num_keys) for num_keys in (1, 10, 200, 2000)}
+        result["queue"] = {
+            f"{num_keys} keys, {priority}": await queue_cost(num_keys, priority)
+            for priority in get_args(Priority)
+            for num_keys in (1, 10, 200, 2000)
+        }
     if "newcomer" in options.parts:
         result["newcomer"] = await newcomer(options.engine, options.model, options.jobs)
     if "throughput" in options.parts:

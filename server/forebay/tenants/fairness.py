@@ -194,7 +194,8 @@ class FairQueue:
             num_free -= num_slots
 
     def _next(self, num_free: int, num_kept: int, most: int) -> Turn | None:
-        """`most`: slots of one request, which may have more sequences than there are."""
+        """`most`: slots of one request, which may have more sequences than there are. Looking past keys that run much
+        costs O(log n) for each, and there are at most `num_slots / num_kept` of them."""
         num_common = num_free - num_kept
         for of, light_below in self._order(num_kept):
             flow = of.flows.least()
@@ -204,8 +205,7 @@ class FairQueue:
             if min(flow.head.num_sequences, most) <= (num_free if light else num_common):
                 return flow.head
             num_common = 0  # what it waits for is not for those behind it
-            flow = of.flows.least(running_below=light_below)
-            if flow is not None:
+            if light_below and (flow := of.flows.least(running_below=light_below)) is not None:
                 return flow.head if min(flow.head.num_sequences, most) <= num_free else None
         return None
 
