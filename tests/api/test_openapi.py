@@ -150,7 +150,7 @@ def test_streams_are_described(document: dict[str, Any]) -> None:
 
 
 def test_the_page_shows_the_document(raw: httpx.Client) -> None:
-    """`/docs` is a page that loads `/openapi.json`, and scripts of one version by their digests: no other runs there."""
+    """`/docs` is a page that loads `/openapi.json`, and one version of its scripts, by digest."""
     answer = raw.get("/docs")
     assert answer.headers["content-type"].startswith("text/html")
     assert "'/openapi.json'" in answer.text

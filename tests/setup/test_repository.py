@@ -16,7 +16,7 @@ from locks import ROOT
 PTH_OWNERS = {"distutils-precedence.pth": "setuptools"}
 """A `.pth` file runs code at every start of Python (LiteLLM 1.82.7 was taken over that way): each has a known owner."""
 
-PUBLIC_HOSTS = {"download.pytorch.org", "pypi.org"}
+PUBLIC_HOSTS = {"download.pytorch.org", "pypi.org", "cdn.jsdelivr.net"}
 LOCAL_PATHS = re.compile(r"(?<![\w.:])/(?:root|work|Users|mnt|home/(?!forebay\b))[/\w.-]*|/opt/(?:wheels|pypi)\b")
 PATHS_IN_IMAGES = {("Dockerfile", "/root/.cache/pip"), ("scripts/run_dockerfile.py", "/root")}
 REGISTRIES = re.compile(r"https?://([\w.-]+)/(?:simple|whl|pypi|artifactory|repository|npm)\b")
@@ -54,7 +54,8 @@ def test_no_file_names_a_path_of_somebodys_machine() -> None:
 
 
 def test_only_public_registries_are_named() -> None:
-    """pip's configuration says where packages come from; the repository names PyTorch's public index and no other."""
+    """pip's configuration says where packages come from; the repository names PyTorch's public index, and the
+    CDN that browsers have the scripts of /docs from, and no other."""
     hosts = {(name, host) for name, text in tracked_text().items() for host in REGISTRIES.findall(text)}
     assert hosts, "the pattern finds PyTorch's index at least"
     assert {(name, host) for name, host in hosts if host not in PUBLIC_HOSTS} == set()
