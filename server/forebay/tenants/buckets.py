@@ -53,8 +53,11 @@ class Bucket:
         return 0 if amount <= self.available else -((self.level - amount) // self.rate)
 
     def set_aside(self, amount: int) -> None:
-        """Promises so much, out of refill to come where there is too little."""
-        self.level -= amount
+        """Promises so much for when `wait` says that it is there."""
+        if self.level < 0 and amount <= self.free:
+            self.free -= amount
+        else:
+            self.level -= amount
         self.aside += amount
 
     def lapse(self, amount: int) -> None:

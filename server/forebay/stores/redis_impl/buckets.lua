@@ -36,7 +36,8 @@ local function wait(bucket, amount)
 end
 
 local function set_aside(bucket, amount)
-  bucket.level = bucket.level - amount
+  local from = bucket.level < 0 and amount <= bucket.free and 'free' or 'level'
+  bucket[from] = bucket[from] - amount
   bucket.aside = bucket.aside + amount
 end
 
