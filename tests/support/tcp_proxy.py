@@ -12,7 +12,7 @@ class TcpProxy:
     """Between clients on `port` and a server on `target_port`; runs on the loop of its test.
 
     `delay_s`: how long bytes of the server are held. `swallows`: nothing of the server arrives any more. `resets`: the
-    next answer breaks off after its first bytes.
+    next answer breaks off after its first bytes. `refuses`: connections end as soon as they begin, so nothing arrives.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -23,7 +23,7 @@ class TcpProxy:
         self.delay_s = 0.0
         self.swallows = False
         self.resets = False
-        self.num_resets = 0
+        self.refuses = False
 
     @property
     def port(self) -> int:
@@ -48,6 +48,9 @@ class TcpProxy:
             _reset(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuses:
+            _reset(writer)
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -78,7 +81,6 @@ class TcpProxy:
                 continue
             if self.resets:
                 self.resets = False
-                self.num_resets += 1
                 writer.write(data[: len(data) // 2])
                 with suppress(OSError):
                     await writer.drain()
