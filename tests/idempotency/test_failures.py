@@ -107,19 +107,17 @@ async def test_an_answer_too_long_to_keep(narrow_client: httpx.AsyncClient, narr
     """Those who read along have all of it. Who comes too late is told, and generates nothing: it was billed once."""
     key, body = new_key(), question(CHAT, stream=True, num_tokens=200, ms=3)
 
-    async def read() -> bytes:
-        return (await narrow_client.post(CHAT, json=body, headers=keyed(key))).content
-
-    async with narrow_client.stream("POST", CHAT, json=body, headers=keyed(key)) as answer:
-        joined = asyncio.create_task(read())
+    asked = {"method": "POST", "url": CHAT, "json": body, "headers": keyed(key)}
+    async with narrow_client.stream(**asked) as answer, narrow_client.stream(**asked) as other:
+        joined = asyncio.create_task(other.aread())
         content = b""
         async for piece in answer.aiter_raw():
             content += piece
             if len(content) > 2 * MAX_BYTES and b"[DONE]" not in content:
                 late = await narrow_client.post(CHAT, json=body, headers=keyed(key))
                 assert late.status_code == 409
-    assert content.endswith(b"data: [DONE]\n\n")
-    assert await joined == content
+        assert content.endswith(b"data: [DONE]\n\n")
+        assert await joined == content
     after = await narrow_client.post(CHAT, json=body, headers=keyed(key))
     assert (after.status_code, after.json()["error"]["code"]) == (409, "idempotency_answer_not_stored")
     assert after.headers["x-should-retry"] == "false"

@@ -32,7 +32,7 @@ REFUSED = [
     ({"group_by": "service_tier"}, "group_by"),
     ({"group_by": "batch"}, "group_by"),
     ({"group_by": "metadata."}, "group_by"),
-    ({"group_by": [f"metadata.{number}" for number in range(5)]}, "group_by"),
+    ({"group_by": [f"metadata.{number}" for number in range(9)]}, "group_by"),
     ({"batch": "true"}, "batch"),
     ({"models": ""}, "models"),
     ({"user_ids": ["u"] * 101}, "user_ids"),

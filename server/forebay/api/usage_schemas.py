@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from forebay.api.usage_query import MAX_CHARS, MAX_TIME, MAX_VALUES
+from forebay.api.usage_query import MAX_CHARS, MAX_GROUPS, MAX_TIME, MAX_VALUES
 
 
 class TokensResult(BaseModel):
@@ -85,7 +85,8 @@ def _parameter(name: str, description: str, schema: dict[str, Any]) -> dict[str,
 
 def _list(name: str, description: str, items: dict[str, Any] | None = None) -> dict[str, Any]:
     item = items or {"type": "string", "minLength": 1, "maxLength": MAX_CHARS}
-    return _parameter(name, description, {"type": "array", "items": item, "maxItems": MAX_VALUES})
+    most = MAX_GROUPS if name == "group_by" else MAX_VALUES
+    return _parameter(name, description, {"type": "array", "items": item, "maxItems": most})
 
 
 def _groups(*names: str) -> dict[str, Any]:
