@@ -57,9 +57,9 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """(the running `forebay serve --engine scripted`, its base URL as it printed it)."""
     command = [programs / "forebay", "serve", "--engine", "scripted", "--port", "0"]
-    server = subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=tmp_path_factory.mktemp("elsewhere"), env=clean_environment()
-    )
+    folder = tmp_path_factory.mktemp("elsewhere")
+    env = clean_environment() | {"XDG_DATA_HOME": str(folder)}
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=env)
     assert server.stdout is not None
     printed = ""
     for line in server.stdout:
