@@ -9,7 +9,7 @@ arguments=()
 [ -z "$3" ] || arguments+=(--model "$3")
 [ -z "$4" ] || arguments+=(--port "$4")
 
-gpu() { nvidia-smi -L 2>/dev/null | grep -q '^GPU'; }
+gpu() { [[ $(nvidia-smi -L 2>/dev/null) == *GPU\ [0-9]* ]]; }
 
 case "$engine" in
   auto)

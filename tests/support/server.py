@@ -64,7 +64,9 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text(encoding="utf-8", errors="replace")
+        """What it wrote, to the last whole line."""
+        text = self.log_path.read_text(encoding="utf-8", errors="replace")
+        return text[: text.rfind("\n") + 1]
 
     def start(self, *, ready_timeout_s: float | None = 60.0) -> ServerProcess:
         """Starts it and waits for /ready; None: only starts it."""

@@ -135,11 +135,10 @@ def test_people_of_a_tenant_do_not_share_idempotency_keys(trusting: ServerProces
     assert ids[0] == ids[2] != ids[1]
 
 
-NOW = int(time.time())
 BAD = {
-    "expired": lambda: EC.token(exp=NOW - 60),
+    "expired": lambda: EC.token(exp=int(time.time()) - 60),
     "without an end": lambda: EC.token(exp=None),
-    "not yet": lambda: EC.token(nbf=NOW + 600),
+    "not yet": lambda: EC.token(nbf=int(time.time()) + 600),
     "another audience": lambda: EC.token(aud="other"),
     "without an audience": lambda: EC.token(aud=None),
     "another issuer": lambda: EC.token(iss="https://evil.example"),
@@ -156,7 +155,7 @@ BAD = {
     "unsigned": unsigned,
     "signed with the public key": signed_with_the_public_key,
     "signed with a published secret": lambda: jwt.encode(
-        {"exp": NOW + 100, "aud": AUDIENCE, "iss": ISSUER, "sub": "x", "tenant": "acme"},
+        {"exp": int(time.time()) + 100, "aud": AUDIENCE, "iss": ISSUER, "sub": "x", "tenant": "acme"},
         "secret-secret-secret-secret-secret",
         "HS256",
         headers={"kid": "secret"},
