@@ -122,15 +122,19 @@ class Pipeline:
             fingerprint=record.fingerprint,
         )
         record.answer_headers.update(hold.headers)
-        account = await self._ledger.open(
-            caller,
-            record,
-            at=hold.at,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=hold.max_completion_tokens,
-            cost=hold.cost,
-            on_settled=hold.settle,
-        )
+        try:
+            account = await self._ledger.open(
+                caller,
+                record,
+                at=hold.at,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=hold.max_completion_tokens,
+                cost=hold.cost,
+                on_settled=hold.settle,
+            )
+        except BaseException:
+            hold.settle(0, 0)
+            raise
         return work.clamped(hold.max_completion_tokens), account
 
     async def read(self, record: RequestRecord, work: Callable[[Engine], Awaitable[T]]) -> T:

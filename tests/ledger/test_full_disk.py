@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -88,3 +92,22 @@ async def test_a_stop_on_a_full_disk_says_that_not_all_was_written(server: Serve
     assert ledger.num_open() == 0
     assert ledger.faults() == []
     assert answered <= {row["request_id"] for row in ledger.rows("settle")}
+
+
+def test_a_start_on_a_full_disk_is_refused_in_a_sentence(server: ServerProcess) -> None:
+    """Exit code 2, and the file is as it was."""
+    server.signal(signal.SIGKILL)
+    server.wait(5)
+    words = [sys.executable, "-m", "forebay", "serve", "--port", str(server.port), *server.flags]
+    refused = subprocess.run(
+        ["prlimit", "--fsize=0", *words],
+        env={**os.environ, **server.defaults, **server.env},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert refused.returncode == 2
+    assert str(server.data_dir) in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert LedgerFile(server.data_dir).faults() == []
+    server.start()

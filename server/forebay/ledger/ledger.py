@@ -22,7 +22,7 @@ from forebay.ledger.tally import Stream, Tally
 from forebay.ledger.writes import Also, LedgerWrites, Posting, tail
 from forebay.observe.record import RequestRecord
 from forebay.stores.database import Database
-from forebay.stores.group_commit import CALLS
+from forebay.stores.group_commit import CALLS, PROBE
 from forebay.types import Caller, Usage
 
 HEAD_EVERY_S = 60.0
@@ -82,8 +82,12 @@ class Ledger:
         """Makes sure of the file, so that settings which cannot serve are found out early. Raises
         ConfigurationError."""
         self._database.open()
-        if self.prices is not None:
-            _remember(self._database.connection, self.prices)
+        try:
+            self._database.connection.execute(PROBE, (0,))
+            if self.prices is not None:
+                _remember(self._database.connection, self.prices)
+        except sqlite3.Error as exc:
+            raise ConfigurationError(f"Nothing can be written in the data folder {self._database.folder}: {exc}.") from exc
 
     def begin(self) -> None:
         """Settles what a crash left open, then takes requests, on the running loop. Raises ConfigurationError."""

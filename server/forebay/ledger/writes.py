@@ -41,11 +41,18 @@ class LedgerWrites:
         self._tail: Tail | None = None
         self._open: set[str] | None = None
         """As the open transaction has them, or the last one that was committed; None: to be read."""
-        self.post = Writing(0, self._post, self._forget)
+        self.post = Writing(0, self._post, self._forget, self._is_statement)
         self.checkpoint = Writing(1, self._checkpoint)
 
     def _forget(self) -> None:
         self._tail = self._open = None
+
+    def _is_statement(self, postings: list[Posting]) -> bool:
+        """Few enough rows, nothing to be read before, no month to be closed, nothing else to be written."""
+        if self._tail is None or self._open is None or len(postings) > MAX_ROWS // 2:
+            return False
+        segment = self._tail[2]
+        return all(row.also is None and segment_of(row.row.at) <= segment for row in postings)
 
     def _post(self, connection: sqlite3.Connection, postings: list[Posting]) -> list[bool]:
         """Only what is open can be settled, which makes a settlement that comes twice count once.

@@ -44,17 +44,25 @@ def _nothing() -> None:
     pass
 
 
+def _no(items: list[Any]) -> bool:
+    return False
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Writing:
     """A kind of write. Those of one commit are applied together, kinds in order of `rank`, items in order of arrival.
 
     `apply(connection, items)` runs in the writer's thread inside a transaction, and returns a result for each item, or
-    None for all. `forget` is called there, too, when such a transaction was rolled back.
+    None for all. `forget` is called there, too, when such a transaction was rolled back. `is_statement`: whether
+    `apply` would write these items with one statement, which is then a transaction by itself: for each statement, BEGIN
+    and COMMIT among them, SQLite lets go of the interpreter's lock, and getting it back from a busy event loop takes
+    longer than the disk.
     """
 
     rank: int
     apply: Callable[[sqlite3.Connection, list[Any]], Sequence[Any] | None]
     forget: Callable[[], None] = _nothing
+    is_statement: Callable[[list[Any]], bool] = _no
 
 
 class _Write:
@@ -216,18 +224,9 @@ class GroupCommit:
         kinds: dict[Writing, list[_Write]] = {}
         for write in writes:
             kinds.setdefault(write.writing, []).append(write)
-        outcomes: list[tuple[_Write, Any]] = []
         began = time.perf_counter()
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            if self.refusing is not None:
-                self._connection.execute(PROBE, (0,))  # a transaction that writes nothing proves nothing
-            for writing in sorted(kinds, key=_rank):
-                group = kinds[writing]
-                results = writing.apply(self._connection, [write.item for write in group])
-                outcomes += zip(group, results or [None] * len(group), strict=True)
-            failpoint("in_commit")
-            self._connection.execute("COMMIT")
+            outcomes = self._apply(kinds)
             failpoint("committed")
         except Exception as exc:
             self._roll_back()
@@ -247,6 +246,25 @@ class GroupCommit:
             self.on_commit(time.perf_counter() - began, len(writes))
         self._tell(outcomes)
         return []
+
+    def _apply(self, kinds: dict[Writing, list[_Write]]) -> list[tuple[_Write, Any]]:
+        """Durable when it returns."""
+        outcomes: list[tuple[_Write, Any]] = []
+        items = {writing: [write.item for write in kinds[writing]] for writing in sorted(kinds, key=_rank)}
+        by_itself = len(items) == 1 and self.refusing is None and all(kind.is_statement(items[kind]) for kind in items)
+        if not by_itself:
+            self._connection.execute("BEGIN IMMEDIATE")
+        if self.refusing is not None:
+            self._connection.execute(PROBE, (0,))  # a transaction that writes nothing proves nothing
+        if by_itself:
+            failpoint("in_commit")
+        for writing, its in items.items():
+            results = writing.apply(self._connection, its)
+            outcomes += zip(kinds[writing], results or [None] * len(its), strict=True)
+        if not by_itself:
+            failpoint("in_commit")
+            self._connection.execute("COMMIT")
+        return outcomes
 
     def _set_apart(self, writes: list[_Write], exc: Exception) -> list[_Write]:
         """One write cannot be applied, whatever the disk does: it fails alone, and the others are committed."""

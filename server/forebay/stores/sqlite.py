@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from forebay.errors import ConfigurationError, StorageUnavailable
@@ -90,8 +90,9 @@ class ServingLock:
                 f"Another server (process {holder or 'unknown'}) uses the data folder {folder}. "
                 "Give each server a folder of its own with FOREBAY_DATA_DIR."
             ) from exc
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a full disk: the number is for a sentence, the lock holds without it
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Idempotent."""
