@@ -101,21 +101,30 @@ class Account:
         return self._held.request_id
 
     def covers(self, num_tokens: int) -> bool:
-        """Whether answers of so many completion tokens may leave; where False, `await cover(num_tokens)` first."""
+        """Whether answers of so many completion tokens may leave; where False, `await cover(num_tokens)` first.
+
+        Of an answer that goes on, a checkpoint is asked for before anybody has to wait for it.
+        """
         self._delivered = num_tokens
         if num_tokens < self._threshold:
             return True
         if self._asked is None:
             self._checkpoint(num_tokens)
-        return num_tokens <= self._durable + self._allowance
+        return self._is_covered(num_tokens)
 
     async def cover(self, num_tokens: int) -> None:
         """Returns when so many tokens may leave. Raises `StorageUnavailable`."""
-        while not self.covers(num_tokens):
+        self._delivered = num_tokens
+        while not self._is_covered(num_tokens):
+            if self._asked is None:
+                self._checkpoint(num_tokens)
             if self._moved is None:
                 self._moved = asyncio.get_running_loop().create_future()
             if (error := await asyncio.shield(self._moved)) is not None:
                 raise error
+
+    def _is_covered(self, num_tokens: int) -> bool:
+        return num_tokens <= self._durable + self._allowance
 
     def _checkpoint(self, num_tokens: int) -> None:
         self._writer.put(self._writes.checkpoint, (self._held.request_id, num_tokens), self._checkpointed)

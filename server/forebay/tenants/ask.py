@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prometheus_client.core import Metric
 
 from forebay.tenants.limits import Limits, is_limited
-from forebay.tenants.spending import Cost, Spending, affordable, need_of
+from forebay.tenants.spending import Cost, Spending, affordable
 from forebay.tenants.windows import DAY_MS
 from forebay.types import Budget, Policy
 
@@ -32,8 +31,7 @@ Parties = tuple[tuple[Party, Policy], tuple[Party, Policy]]
 """The key and its tenant."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What a request needs of one budget, in its unit: at least `floor`, and as much as it may come to: `need`."""
 
     party: Party
@@ -51,6 +49,7 @@ class Ask:
     """
 
     __slots__ = (
+        "_most",
         "at",
         "can_wait",
         "claims",
@@ -60,6 +59,7 @@ class Ask:
         "parties",
         "prompt_tokens",
         "step",
+        "tokens",
         "whose",
     )
 
@@ -81,21 +81,22 @@ class Ask:
         self.at = at
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = completion_tokens
+        self.tokens = prompt_tokens + completion_tokens
+        """The most that it may come to."""
         self.step = step
         self.cost = cost
         self.can_wait = True
         """Whether it may wait here for a place, if it came as told."""
-        self.claims = tuple(
-            Claim(
-                party,
-                budget,
-                need_of(budget, prompt_tokens, completion_tokens, cost),
-                need_of(budget, prompt_tokens, completion_tokens if step is None else step, cost),
-            )
+        self._most = 0 if cost is None else cost(completion_tokens)
+        floor_tokens = completion_tokens if step is None else step
+        self.claims = [
+            Claim(party, budget, self.tokens, prompt_tokens + floor_tokens)
+            if budget.unit == "tokens"
+            else Claim(party, budget, self._most, self._most if step is None else cost(step))
             for party, policy in parties
             for budget in policy.budgets
             if budget.unit == "tokens" or cost is not None
-        )
+        ]
 
     @property
     def is_limited(self) -> bool:
@@ -104,27 +105,24 @@ class Ask:
         return is_limited(key) or is_limited(tenant)
 
     @property
-    def tokens(self) -> int:
-        """The most that it may come to."""
-        return self.prompt_tokens + self.completion_tokens
-
-    @property
     def day(self) -> int:
         """UTC, from 1970-01-01 on."""
         return self.at // DAY_MS
 
     def hold(self, ending: Ending, grants: Sequence[int], held: Sequence[int], headers: Mapping[str, str]) -> Hold:
         """It is let in. `grants`: what each claim got, at least its floor. `held`: of each party's bucket of tokens."""
-        completion_tokens = self.completion_tokens
+        completion_tokens, most = self.completion_tokens, self._most
         for claim, granted in zip(self.claims, grants, strict=True):
-            if claim.budget.hard:
+            if claim.budget.hard and granted < claim.need:
                 completion_tokens = affordable(claim.budget, granted, self.prompt_tokens, completion_tokens, self.cost)
-        if self.step is not None and completion_tokens < self.completion_tokens:
-            completion_tokens = completion_tokens // self.step * self.step
-        cost = 0 if self.cost is None else self.cost(completion_tokens)
+        if completion_tokens < self.completion_tokens:
+            if self.step is not None:
+                completion_tokens = completion_tokens // self.step * self.step
+            most = 0 if self.cost is None else self.cost(completion_tokens)
+        day, tokens = self.day, self.prompt_tokens + completion_tokens
         for party, _ in self.parties:
-            party.spending.add(self.day, self.prompt_tokens + completion_tokens, cost)
-        return Hold(self, ending, completion_tokens, cost, held, headers)
+            party.spending.add(day, tokens, most)
+        return Hold(self, ending, completion_tokens, most, held, headers)
 
 
 class Hold:
@@ -159,9 +157,9 @@ class Hold:
             return
         self._settled = True
         ask = self.ask
-        num_held = ask.prompt_tokens + self.max_completion_tokens
+        day, excess = ask.day, num_tokens - ask.prompt_tokens - self.max_completion_tokens
         for party, _ in ask.parties:
-            party.spending.add(ask.day, num_tokens - num_held, cost - self.cost)
+            party.spending.add(day, excess, cost - self.cost)
         self._ending.ended(self, num_tokens)
 
 

@@ -106,12 +106,13 @@ class LocalLimiter:
             )
             for party, policy in parties
         ]
+        if not any(refusals):
+            return True
         longest: tuple[Refusal, Party, Policy] | None = None
         for refusal, (party, policy) in zip(refusals, parties, strict=True):
             if refusal is not None and (longest is None or refusal.wait_ms > longest[0].wait_ms):
                 longest = refusal, party, policy
-        if longest is None:
-            return True
+        assert longest is not None
         limits = [party.limits for party, _ in parties]
         lacks_only_a_place = all(refusal is None or refusal.only_a_place for refusal in refusals)
         if can_wait and lacks_only_a_place and any(one.found for one in limits):

@@ -66,14 +66,6 @@ class Spending:
         return window
 
 
-def need_of(budget: Budget, prompt_tokens: int, completion_tokens: int, cost: Cost | None) -> int:
-    """The most that the request may take from the budget, in the budget's unit. A budget in money needs a price."""
-    if budget.unit == "tokens":
-        return prompt_tokens + completion_tokens
-    assert cost is not None
-    return cost(completion_tokens)
-
-
 def affordable(budget: Budget, left: int, prompt_tokens: int, completion_tokens: int, cost: Cost | None) -> int:
     """As many of the completion tokens as `left` pays for; below zero where it does not even pay for the prompt."""
     if budget.unit == "tokens":
