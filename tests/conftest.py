@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import lru_cache
 
 import pytest
 
@@ -11,6 +13,9 @@ from support.server import ServerProcess
 from support.witness import Witness
 
 KEY = "test-key-0123456789abcdef"
+
+# Every httpx client reads the machine's certificates, which takes 20 ms; few of ours need them, and none other ones.
+ssl.create_default_context = lru_cache(ssl.create_default_context)
 
 
 @pytest.fixture(scope="session", autouse=True)

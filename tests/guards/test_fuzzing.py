@@ -13,7 +13,7 @@ from support.door import KEY
 from support.server import ServerProcess
 
 TESTS = Path(__file__).parents[1]
-BUDGET_S = 20
+BUDGET_S = 12
 CHECKED = "all,valid_requests_are_accepted"
 LEFT_OUT = "positive_data_acceptance"  # support/fuzzing.py replaces it
 

@@ -32,7 +32,7 @@ def hub(save_model: Callable[[Any], Path], tmp_path_factory: pytest.TempPathFact
     return home
 
 
-@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.prove)])
 def test_a_hub_id_is_loaded_from_the_cache(engine: str, hub: Path, tmp_path: Path) -> None:
     """At the pinned revision, which the server tells; it answers under the model's id. Ledger and engine agree."""
     flags = ["--engine", engine, "--model", HUB_ID]
