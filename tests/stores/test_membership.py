@@ -15,6 +15,7 @@ import pytest_asyncio
 from forebay.errors import BudgetUnavailable, QuotaExceeded
 from support.command import forebay
 from support.guards import DAY_MS, Replica, ask, becomes, caller, refused, shared_guard, tokens, wall_ms
+from support.ledger import LedgerFile
 from support.redis import RedisProcess
 
 WHO = caller(tokens(1000))
@@ -82,7 +83,7 @@ async def test_budgets_wait_for_who_is_away(join: Join, redis: RedisProcess, pre
 
 
 async def test_an_operator_ends_the_waiting(join: Join, redis: RedisProcess, prefix: str) -> None:
-    """`forebay replicas forget`, for one that will not come back; nobody who is alive can be forgotten."""
+    """`forebay replicas forget`, for one that will not come back; nobody who is alive can be forgotten. It is audited."""
     one, two = join("one"), join("two")
     await becomes(lambda: one.conversation.is_open and len(one.fleet.known) == 2)
     run = partial(asyncio.to_thread, replicas_command, redis, prefix)
@@ -98,6 +99,8 @@ async def test_an_operator_ends_the_waiting(join: Join, redis: RedisProcess, pre
     assert not one.conversation.is_open
     done = await run("forget", two.fleet.replica_id)
     assert done.stdout == f"Replica {two.fleet.replica_id} is forgotten.\n"
+    (act,) = LedgerFile(redis.folder).query("SELECT target FROM audit WHERE act = 'replica.forget'")
+    assert act["target"] == two.fleet.replica_id
     await becomes(lambda: one.conversation.is_open)
     await becomes(lambda: one.fleet.known == {one.fleet.replica_id} and not one.fleet.is_new)
 
