@@ -83,7 +83,8 @@ async def test_budgets_wait_for_who_is_away(join: Join, redis: RedisProcess, pre
 
 
 async def test_an_operator_ends_the_waiting(join: Join, redis: RedisProcess, prefix: str) -> None:
-    """`forebay replicas forget`, for one that will not come back; nobody who is alive can be forgotten. It is audited."""
+    """`forebay replicas forget`, for one that will not come back; nobody who is alive can be forgotten. An audit says
+    it."""
     one, two = join("one"), join("two")
     await becomes(lambda: one.conversation.is_open and len(one.fleet.known) == 2)
     run = partial(asyncio.to_thread, replicas_command, redis, prefix)

@@ -24,6 +24,7 @@ from support.door import MESSAGES
 from support.identity import AUDIENCE, ISSUER, IdentityProvider, Signer
 from support.ledger import LedgerFile
 from support.server import ServerProcess
+from support.wire import eventually
 
 RSA, EC, ED = (Signer(algorithm, algorithm.lower()) for algorithm in ("RS256", "ES256", "EdDSA"))
 STRANGER = Signer("ES256", "stranger")
@@ -232,7 +233,7 @@ def test_keys_work_without_the_provider_and_tokens_do_not(make_server: Callable[
             assert answer.headers["retry-after"] == "10"
             assert ask(server, OWNER).status_code == 200
         assert provider.num_asked == 1
-        assert server.log.count("jwks_unreadable") == 1
+        eventually(lambda: server.log.count("jwks_unreadable") == 1)
     assert httpx.get(f"{server.url}/v1/models").status_code == 401
 
 

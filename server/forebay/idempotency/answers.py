@@ -15,8 +15,8 @@ from forebay.errors import AnswerNotStored
 from forebay.failpoints import failpoint
 from forebay.idempotency.recording import Head
 from forebay.stores.database import Database
-from forebay.stores.group_commit import CALLS
 from forebay.stores.sqlite import open_for_reading
+from forebay.stores.writing import CALLS
 
 CLEAN_EVERY_S = 5.0
 CHUNK = 256

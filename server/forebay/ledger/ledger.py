@@ -22,7 +22,8 @@ from forebay.ledger.tally import Stream, Tally
 from forebay.ledger.writes import Also, LedgerWrites, Posting, tail
 from forebay.observe.record import RequestRecord
 from forebay.stores.database import Database
-from forebay.stores.group_commit import CALLS, PROBE
+from forebay.stores.group_commit import PROBE
+from forebay.stores.writing import CALLS
 from forebay.types import Caller, Usage
 
 HEAD_EVERY_S = 60.0
@@ -87,7 +88,8 @@ class Ledger:
             if self.prices is not None:
                 _remember(self._database.connection, self.prices)
         except sqlite3.Error as exc:
-            raise ConfigurationError(f"Nothing can be written in the data folder {self._database.folder}: {exc}.") from exc
+            folder = self._database.folder
+            raise ConfigurationError(f"Nothing can be written in the data folder {folder}: {exc}.") from exc
 
     def begin(self) -> None:
         """Settles what a crash left open, then takes requests, on the running loop. Raises ConfigurationError."""

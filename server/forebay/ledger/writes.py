@@ -9,14 +9,15 @@ from typing import Any, NamedTuple, get_args, get_type_hints
 
 from forebay.ledger.chain import GENESIS, link, segment_of, sign
 from forebay.ledger.rows import COLUMNS, Entry
-from forebay.stores.group_commit import Writing
+from forebay.stores.writing import Writing
 
 MAX_ROWS = 64
 """Rows a statement. Each number of them is a statement of its own, prepared once; for each statement SQLite lets go of
 the interpreter's lock, and getting it back from a busy event loop takes longer than the statement."""
 
 NULL = -0.5
-"""Stands for None, which the sqlite3 module takes four times as long to bind. No column holds it: whole numbers, texts."""
+"""Stands for None, which the sqlite3 module takes four times as long to bind. No column holds it: they hold whole numbers
+and texts."""
 
 _KINDS = get_type_hints(Entry).values()
 PLACES = ["?", *(f"nullif(?, {NULL})" if type(None) in get_args(kind) else "?" for kind in _KINDS), "?"]
@@ -49,7 +50,7 @@ class LedgerWrites:
         self._open: set[str] | None = None
         """As the open transaction has them, or the last one that was committed; None: to be read."""
         self.post = Writing(0, self._post, self._forget, self._is_statement)
-        self.checkpoint = Writing(1, self._checkpoint)
+        self.checkpoint = Writing(1, self._checkpoint, is_statement=lambda checkpoints: len(checkpoints) <= MAX_ROWS)
 
     def _forget(self) -> None:
         self._tail = self._open = None

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from forebay.errors import StorageUnavailable
-from forebay.stores.group_commit import CALLS, GroupCommit
+from forebay.stores.group_commit import GroupCommit
 from forebay.stores.sqlite import ServingLock, open_file, open_for_reading, storage_errors
+from forebay.stores.writing import CALLS
 
 T = TypeVar("T")
 

@@ -8,19 +8,26 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import structlog
 
 from forebay.errors import StorageUnavailable
 from forebay.failpoints import failpoint
+from forebay.stores.writing import CALLS, Writing
 
 LINGER_S = 0.01
 """How long writes that nobody waits for stay, for a commit that somebody waits for: half as many commits."""
 
 RETRY_S = 0.25
+
+GIVE_WAY_S = 0.005
+"""How often the loop pauses for the writer. Between two turns it lets go of the interpreter's lock and takes it back
+before another thread has woken up, so while it is busy a commit might take seconds: a thread that keeps the lock is made
+to give way after 5 ms, one that lets go of it in between is not."""
+
+PAUSE_S = 0.00005
 
 WRITES_FAULT = (
     sqlite3.IntegrityError,
@@ -40,31 +47,6 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
-def _nothing() -> None:
-    pass
-
-
-def _no(items: list[Any]) -> bool:
-    return False
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Writing:
-    """A kind of write. Those of one commit are applied together, kinds in order of `rank`, items in order of arrival.
-
-    `apply(connection, items)` runs in the writer's thread inside a transaction, and returns a result for each item, or
-    None for all. `forget` is called there, too, when such a transaction was rolled back. `is_statement`: whether
-    `apply` would write these items with one statement, which is then a transaction by itself: for each statement, BEGIN
-    and COMMIT among them, SQLite lets go of the interpreter's lock, and getting it back from a busy event loop takes
-    longer than the disk.
-    """
-
-    rank: int
-    apply: Callable[[sqlite3.Connection, list[Any]], Sequence[Any] | None]
-    forget: Callable[[], None] = _nothing
-    is_statement: Callable[[list[Any]], bool] = _no
-
-
 class _Write:
     __slots__ = ("done", "item", "kept", "writing")
 
@@ -73,25 +55,6 @@ class _Write:
         self.item = item
         self.done = done
         self.kept = kept
-
-
-def _call_each(connection: sqlite3.Connection, calls: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
-    """Each in a savepoint: one that fails takes none of the others with it, and its exception is its result."""
-    results: list[Any] = []
-    for call in calls:
-        connection.execute("SAVEPOINT one")
-        try:
-            results.append(call(connection))
-        except (sqlite3.OperationalError, MemoryError):
-            raise  # not this call's fault, and everybody's trouble
-        except Exception as exc:
-            connection.execute("ROLLBACK TO one")
-            results.append(exc)
-        connection.execute("RELEASE one")
-    return results
-
-
-CALLS = Writing(3, _call_each)
 
 
 class GroupCommit:
@@ -111,6 +74,9 @@ class GroupCommit:
         self._lingering: list[_Write] = []
         self._reminder: asyncio.TimerHandle | None = None
         self._kept: list[_Write] = []
+        self._num_handed_over = 0
+        self._num_taken_care_of = 0
+        self._pausing: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
         self.refusing: str | None = None
         """Why the disk takes nothing at present; None when it does."""
@@ -151,6 +117,15 @@ class GroupCommit:
         self._urgent, self._lingering = [], []
         if writes:
             self._queue.put(writes)
+            self._num_handed_over += 1
+            if self._pausing is None:
+                self._pausing = self.loop.call_later(GIVE_WAY_S, self._give_way)
+
+    def _give_way(self) -> None:
+        self._pausing = None
+        if self._num_taken_care_of < self._num_handed_over:
+            time.sleep(PAUSE_S)
+            self._pausing = self.loop.call_later(GIVE_WAY_S, self._give_way)
 
     def _remind(self) -> None:
         self._reminder = None
@@ -191,11 +166,12 @@ class GroupCommit:
     def _run(self) -> None:
         ending = False
         while not (ending and self._queue.empty()):
-            writes, ended = self._gather()
+            handed_over, ended = self._gather()
             ending = ending or ended
-            writes = self._kept + writes
+            writes = self._kept + [write for some in handed_over for write in some]
             if writes:
                 self._kept = self._commit(writes)
+                self._num_taken_care_of += len(handed_over)
             elif self.refusing is not None:
                 self._commit([])
             if self.refusing is not None:
@@ -204,9 +180,9 @@ class GroupCommit:
                 time.sleep(RETRY_S)
         self._connection.close()
 
-    def _gather(self) -> tuple[list[_Write], bool]:
+    def _gather(self) -> tuple[list[list[_Write]], bool]:
         """All that waits, at least something unless the disk is to be asked again; and whether the end has come."""
-        writes: list[_Write] = []
+        handed_over: list[list[_Write]] = []
         ended = False
         block = self.refusing is None
         with contextlib.suppress(queue.Empty):
@@ -216,8 +192,8 @@ class GroupCommit:
                 if more is None:
                     ended = True
                 else:
-                    writes += more
-        return writes, ended
+                    handed_over.append(more)
+        return handed_over, ended
 
     def _commit(self, writes: list[_Write]) -> list[_Write]:
         """Commits and tells; returns those that must be tried again."""

@@ -18,8 +18,8 @@ NUM_STATEMENTS = 512
 """Kept prepared: the writer has one for each number of rows."""
 
 CHECKPOINT_PAGES = 4096
-"""Of 4 KiB, that the log beside the file has before they are written into it: work of milliseconds that some commit has to
-wait for, so less often than once in a hundred."""
+"""Of 4 KiB, that the log beside the file has before they are written into it: work of milliseconds that some commit has
+to wait for, so less often than once in a hundred."""
 
 BUSY_S = 5.0
 """How long a statement waits for another process that is writing: the command line beside a server."""

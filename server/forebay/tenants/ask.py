@@ -89,10 +89,11 @@ class Ask:
         """Whether it may wait here for a place, if it came as told."""
         self._most = 0 if cost is None else cost(completion_tokens)
         floor_tokens = completion_tokens if step is None else step
+        least = self._most if step is None or cost is None else cost(step)
         self.claims = [
             Claim(party, budget, self.tokens, prompt_tokens + floor_tokens)
             if budget.unit == "tokens"
-            else Claim(party, budget, self._most, self._most if step is None else cost(step))
+            else Claim(party, budget, self._most, least)
             for party, policy in parties
             for budget in policy.budgets
             if budget.unit == "tokens" or cost is not None
