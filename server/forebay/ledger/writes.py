@@ -16,8 +16,8 @@ MAX_ROWS = 64
 the interpreter's lock, and getting it back from a busy event loop takes longer than the statement."""
 
 NULL = -0.5
-"""Stands for None, which the sqlite3 module takes four times as long to bind. No column holds it: they hold whole numbers
-and texts."""
+"""Stands for None, which the sqlite3 module takes four times as long to bind. No column holds it: they hold whole
+numbers and texts."""
 
 _KINDS = get_type_hints(Entry).values()
 PLACES = ["?", *(f"nullif(?, {NULL})" if type(None) in get_args(kind) else "?" for kind in _KINDS), "?"]

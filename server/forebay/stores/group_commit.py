@@ -24,8 +24,8 @@ RETRY_S = 0.25
 
 GIVE_WAY_S = 0.005
 """How often the loop pauses for the writer. Between two turns it lets go of the interpreter's lock and takes it back
-before another thread has woken up, so while it is busy a commit might take seconds: a thread that keeps the lock is made
-to give way after 5 ms, one that lets go of it in between is not."""
+before another thread has woken up, so while it is busy a commit might take seconds: a thread that keeps the lock is
+made to give way after 5 ms, one that lets go of it in between is not."""
 
 PAUSE_S = 0.00005
 
