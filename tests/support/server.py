@@ -43,7 +43,7 @@ class ServerProcess:
     def admin_url(self) -> str:
         """Of the admin API, which its banner names."""
         deadline = time.monotonic() + 5
-        while (found := re.search(r"admin +(http://\S+)/admin", self.log)) is None:
+        while (found := re.search(r"admin +(http://\S+)/admin", self.written)) is None:
             assert time.monotonic() < deadline, self.log
             time.sleep(0.02)
         return found[1]
@@ -64,7 +64,13 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """What it wrote, to the last whole line."""
+        """With the lines of what has happened until now, which it gathers for 20 ms."""
+        time.sleep(0.05)
+        return self.written
+
+    @property
+    def written(self) -> str:
+        """To the last whole line."""
         text = self.log_path.read_text(encoding="utf-8", errors="replace")
         return text[: text.rfind("\n") + 1]
 

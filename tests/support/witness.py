@@ -77,7 +77,7 @@ class Witness:
         return eventually(lambda: next((line for line in self.lines() if line["request_id"] == request_id), None))
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        for line in self._server.log.splitlines():
+        for line in self._server.written.splitlines():
             if '"event":"request"' in line:
                 yield json.loads(line)
 
