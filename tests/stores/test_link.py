@@ -24,7 +24,9 @@ def classes(root: type[Exception]) -> Iterator[type[Exception]]:
         yield from classes(child)
 
 
-@pytest.mark.parametrize("kind", [*classes(exceptions.RedisError), TimeoutError, ConnectionResetError, OSError])
+@pytest.mark.parametrize(
+    "kind", [*classes(exceptions.RedisError), TimeoutError, ConnectionResetError, OSError, RuntimeError]
+)
 def test_every_foreign_exception_is_translated(kind: type[Exception]) -> None:
     """Into one of ours, without its words: they may quote the address."""
     error = kind.__new__(kind)

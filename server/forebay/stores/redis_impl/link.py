@@ -106,3 +106,6 @@ def redis_errors() -> Iterator[None]:
         raise RedisUnavailable("out of memory") from exc
     except theirs.RedisError as exc:
         raise RedisUnavailable(f"it refused the command ({type(exc).__name__})") from exc
+    except Exception as exc:
+        # redis-py lets through what its connection raises: RuntimeError where uvloop has closed the transport already.
+        raise RedisUnavailable(f"the connection failed ({type(exc).__name__})", lost=True) from exc
