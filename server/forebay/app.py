@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from forebay import __version__
 from forebay.api import chat, completions, docs, generate, models, ops, tokens, usage
 from forebay.api.deps import get_scraper
+from forebay.api.direct import DirectRoute
 from forebay.api.handlers import install_handlers
 from forebay.api.openapi import BODIES, describe_app
 from forebay.api.openapi_rules import refine
@@ -54,7 +55,8 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     app.include_router(ops.probes)
     app.include_router(ops.metrics, dependencies=[Depends(get_scraper)])
     app.include_router(ops.ops)
-    app.add_middleware(ErrorMiddleware, services=services)
+    direct = {("POST", route.path): route for route in app.routes if isinstance(route, DirectRoute)}
+    app.add_middleware(ErrorMiddleware, services=services, direct=direct)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

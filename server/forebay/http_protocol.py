@@ -12,6 +12,7 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from forebay.departure import STATE, Departure
 from forebay.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestHeadTimeout, error_body
 from forebay.observe.record import RequestRecord
 
@@ -75,6 +76,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
         super().connection_lost(exc)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.scope["state"][STATE].tell()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -109,6 +112,7 @@ class BoundedProtocol(HttpToolsProtocol):
             # The answer to the request before, which armed it, may have ended within this head.
             self._unset_keepalive_if_required()
             super().on_headers_complete()
+            self.scope["state"][STATE] = Departure()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Trailers come here too, and change nothing (RFC 9110, 6.5.1): uvicorn would count them among the headers."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forebay.api.fields import ignored_header
-from forebay.api.handlers import as_api_error, error_answer, note_error
+from forebay.api.handlers import CLIENT_CLOSED_REQUEST, as_api_error, error_answer, note_error
+from forebay.departure import ClientGone
 from forebay.errors import BodyTooLarge, HeadersTooLarge, ShuttingDown
 from forebay.observe.record import PROBES, SCRAPES, RequestRecord
 from forebay.services import Services
 
 MAX_ECHOED_ID = 128
+NONE: Mapping[tuple[str, str], Route] = {}
 LOW_62_BITS = (1 << 62) - 1
 
 
@@ -71,9 +76,11 @@ class RequestMiddleware:
 class ErrorMiddleware:
     """Refuses what the head alone gives away, and answers what nobody else did. Inside CORS: browsers may read it."""
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    def __init__(self, app: ASGIApp, services: Services, direct: Mapping[tuple[str, str], Route] = NONE) -> None:
+        """`direct`: routes by method and path that are called without what lies between."""
         self._app = app
         self._services = services
+        self._direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -82,7 +89,15 @@ class ErrorMiddleware:
         record: RequestRecord = scope["state"]["record"]
         try:
             self._refuse_early(scope)
-            await self._app(scope, receive, send)
+            route = self._direct.get((scope["method"], _path_of(scope)))
+            if route is None:
+                await self._app(scope, receive, send)
+            else:
+                scope["route"] = route
+                await route.app(scope, receive, send)
+        except ClientGone:
+            record.outcome = "client_gone"
+            await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
         except Exception as exc:
             error = as_api_error(exc, record)
             note_error(record, error, started=record.status is not None)
@@ -102,8 +117,13 @@ class ErrorMiddleware:
 
 def _is_watching(scope: Scope) -> bool:
     """Asked by machines that watch the service, to its end; nothing that the end is to wait for."""
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = _path_of(scope)
     return path in PROBES or path in SCRAPES
+
+
+def _path_of(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def new_request_id() -> str:

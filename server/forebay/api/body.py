@@ -15,8 +15,8 @@ from starlette.requests import ClientDisconnect
 
 from forebay.api import fields
 from forebay.api.deps import RecordDep, ServicesDep, may
-from forebay.api.disconnect import ClientGone
 from forebay.api.schemas import Body
+from forebay.departure import ClientGone
 from forebay.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
 from forebay.types import Caller, Scope
 

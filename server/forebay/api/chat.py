@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from forebay.api.answer_schemas import ChatCompletion
 from forebay.api.answers import chat_body
-from forebay.api.body import json_body, note_ignored
-from forebay.api.deps import ChatCaller, RecordDep, ServicesDep
+from forebay.api.body import note_ignored
+from forebay.api.direct import DirectRoute, takes
 from forebay.api.disconnect import unless_gone
 from forebay.api.frames import ChatFrames
 from forebay.api.idempotent import idempotent
@@ -24,22 +23,21 @@ from forebay.api.template_kwargs import template_kwargs
 from forebay.chat.messages import ignored_fields, to_chat
 from forebay.chat.reasoning import ReasoningFamily
 from forebay.engines.base import Engine, EngineInfo
+from forebay.observe.record import RequestRecord
+from forebay.services import Services
 from forebay.types import Caller, Chat, GenerationRequest
 from forebay.work import Work
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 
 
 @router.post(
     "/v1/chat/completions", **documented(ChatRequest, ChatCompletion, "A chat completion, or with `stream` its chunks.")
 )
+@takes(ChatRequest, "chat")
 @idempotent
 async def create_chat_completion(
-    request: Request,
-    body: Annotated[ChatRequest, Depends(json_body(ChatRequest, "chat"))],
-    caller: ChatCaller,
-    services: ServicesDep,
-    record: RecordDep,
+    request: Request, body: ChatRequest, caller: Caller, services: Services, record: RequestRecord
 ) -> Response:
     """A model's answer to a conversation."""
     record.model = services.models.resolve(body.model, caller)

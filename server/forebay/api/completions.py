@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, cast
+from typing import cast
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from forebay.api.answer_schemas import Completion
 from forebay.api.answers import completion_body
-from forebay.api.body import json_body
-from forebay.api.deps import CompletionsCaller, RecordDep, ServicesDep
+from forebay.api.direct import DirectRoute, takes
 from forebay.api.disconnect import unless_gone
 from forebay.api.frames import CompletionFrames
 from forebay.api.idempotent import idempotent
@@ -21,10 +20,12 @@ from forebay.api.schemas import CompletionRequest
 from forebay.engines.base import Engine
 from forebay.engines.token_ids import check_token_ids
 from forebay.errors import InvalidRequest
-from forebay.types import GenerationRequest, Prompt
+from forebay.observe.record import RequestRecord
+from forebay.services import Services
+from forebay.types import Caller, GenerationRequest, Prompt
 from forebay.work import Work
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 
 DEFAULT_MAX_TOKENS = 16
 
@@ -32,13 +33,10 @@ DEFAULT_MAX_TOKENS = 16
 @router.post(
     "/v1/completions", **documented(CompletionRequest, Completion, "A text completion, or with `stream` its chunks.")
 )
+@takes(CompletionRequest, "completions")
 @idempotent
 async def create_completion(
-    request: Request,
-    body: Annotated[CompletionRequest, Depends(json_body(CompletionRequest, "completions"))],
-    caller: CompletionsCaller,
-    services: ServicesDep,
-    record: RecordDep,
+    request: Request, body: CompletionRequest, caller: Caller, services: Services, record: RequestRecord
 ) -> Response:
     """What the model writes after each prompt; choice j of prompt i has index `i * n + j`."""
     settings = services.settings

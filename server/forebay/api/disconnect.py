@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
+from functools import partial
 from typing import TypeVar
 
 from fastapi import Request
 
+from forebay.departure import STATE, ClientGone, Departure
+
 T = TypeVar("T")
-
-
-class ClientGone(Exception):
-    """The client closed or reset the connection; there is nobody to answer."""
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
@@ -21,6 +20,10 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
 
     However it ends, `work` has finished: what the client's leaving interrupts is cancelled and waited for.
     """
+    departure: Departure | None = request.scope["state"].get(STATE)
+    if departure is not None:
+        with departure.watch(partial(_note_left, request)):
+            return await work
     task = asyncio.ensure_future(work)
     try:
         await wait_unless_gone(request, task, timeout_s=None)
@@ -35,10 +38,14 @@ async def wait_unless_gone(request: Request, task: asyncio.Future[T], *, timeout
     try:
         done, _ = await asyncio.wait((task, watch), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if watch in done and task not in done:
-            request.state.record.client_left = time.perf_counter()
+            _note_left(request)
             raise ClientGone
     finally:
         watch.cancel()
+
+
+def _note_left(request: Request) -> None:
+    request.state.record.client_left = time.perf_counter()
 
 
 async def cancel(task: asyncio.Future[T]) -> None:

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from forebay.api.answer import json_answer
 from forebay.api.answer_schemas import GenerateAnswer
 from forebay.api.answers import collect
-from forebay.api.body import json_body
-from forebay.api.deps import CompletionsCaller, RecordDep, ServicesDep
+from forebay.api.direct import DirectRoute, takes
 from forebay.api.disconnect import unless_gone
 from forebay.api.idempotent import idempotent
 from forebay.api.openapi import documented
 from forebay.api.sampling import plain_sampling
 from forebay.api.schemas import GenerateRequest
 from forebay.engines.base import Engine
-from forebay.types import GenerationRequest, Prompt
+from forebay.observe.record import RequestRecord
+from forebay.services import Services
+from forebay.types import Caller, GenerationRequest, Prompt
 from forebay.work import Work
 
-router = APIRouter()
+router = APIRouter(route_class=DirectRoute)
 
 DEFAULT_MAX_TOKENS = 128
 
 
 @router.post("/generate", **documented(GenerateRequest, GenerateAnswer, "The text and how it ended."))
+@takes(GenerateRequest, "completions")
 @idempotent
 async def generate(
-    request: Request,
-    body: Annotated[GenerateRequest, Depends(json_body(GenerateRequest, "completions"))],
-    caller: CompletionsCaller,
-    services: ServicesDep,
-    record: RecordDep,
+    request: Request, body: GenerateRequest, caller: Caller, services: Services, record: RequestRecord
 ) -> Response:
     """What the model writes after the prompt."""
     record.model = services.models.resolve(None, caller)

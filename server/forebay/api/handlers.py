@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from forebay.api.answer import json_answer
-from forebay.api.disconnect import ClientGone
+from forebay.departure import ClientGone
 from forebay.errors import (
     ApiError,
     InternalError,

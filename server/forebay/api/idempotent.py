@@ -15,9 +15,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from forebay.api.body import KEY_HEADER, KEYED_BODY, LARGE_BYTES
-from forebay.api.disconnect import ClientGone, unless_gone
+from forebay.api.disconnect import unless_gone
 from forebay.api.fields import ignored_header
 from forebay.api.handlers import CLIENT_CLOSED_REQUEST, as_api_error, note_error
+from forebay.departure import STATE as DEPARTURE
+from forebay.departure import ClientGone
 from forebay.errors import ApiError, InvalidRequest, PermissionDenied, error_body
 from forebay.idempotency.answers import Kept
 from forebay.idempotency.claims import Claim, fingerprint_of, key_digest
@@ -103,7 +105,9 @@ class _Producer:
     def __init__(self, claim: Claim, request: Request, services: Services) -> None:
         self._claim = claim
         self._services = services
+        # Its client is whoever reads along, not the connection that the request came by.
         state = {**request.scope["state"], "record": claim.record}
+        state.pop(DEPARTURE, None)
         self._request = Request({**request.scope, "state": state}, self._receive)
 
     async def run(self, ask: Endpoint) -> None:
