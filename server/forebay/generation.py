@@ -104,7 +104,8 @@ class Generation:
         if delta.finish_reason is not None:
             record.finish_reason = delta.finish_reason
             if (times := delta.times) is not None:
-                record.queue_s, record.prefill_s, record.decode_s = times.queue_s, times.prefill_s, times.decode_s
+                record.queue_s = times.queue_s + self._sources[prompt].queue_s
+                record.prefill_s, record.decode_s = times.prefill_s, times.decode_s
 
     async def aclose(self) -> None:
         """Aborts what still runs and settles the account, once. Never raises for a generation that failed."""

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -17,7 +13,7 @@ from forebay.chat.reasoning import split_reasoning
 from forebay.drain import Drain
 from forebay.engines.base import Engine
 from forebay.engines.host import EngineHost
-from forebay.errors import RequestTimeout, ShuttingDown
+from forebay.errors import ShuttingDown
 from forebay.generation import Generation
 from forebay.ledger.account import Account
 from forebay.ledger.ledger import NOTHING, Ledger
@@ -26,8 +22,11 @@ from forebay.observe.record import RequestRecord
 from forebay.queued import QueuedDeltas
 from forebay.tenants.fairness import FairQueue
 from forebay.tenants.guard import Guard
+from forebay.time_limit import TimeLimit
 from forebay.types import Caller, Deltas
 from forebay.work import Work
+
+MAX_SALTS = 1024
 
 T = TypeVar("T")
 
@@ -57,6 +56,7 @@ class Pipeline:
         self._guard = guard
         self._ledger = ledger
         self._secret = secret
+        self._salts: dict[str, str] = {}
         self._request_timeout_s = request_timeout_s
 
     async def start(
@@ -86,7 +86,7 @@ class Pipeline:
             salt = self._cache_salt(caller)
             for request in work.requests:
                 turn = self._queue.join(caller, request.num_choices, len(request.prompt.token_ids))
-                sources.append(QueuedDeltas(engine, replace(request, cache_salt=salt), turn))
+                sources.append(QueuedDeltas(engine, request, turn, salt))
         except BaseException:
             ticket.close()
             for source in sources:
@@ -146,20 +146,9 @@ class Pipeline:
         finally:
             ticket.close()
 
-    @asynccontextmanager
-    async def in_time(self, record: RequestRecord) -> AsyncIterator[None]:
-        """Around everything that a request waits for, the time of all of it together being limited.
-
-        Raises `RequestTimeout` at the deadline, `ShuttingDown` when the server may wait no longer.
-        """
-        left_s = record.started + self._request_timeout_s - time.perf_counter()
-        try:
-            async with self._drain.deadline(asyncio.get_running_loop().time() + left_s):
-                yield
-        except TimeoutError:
-            if self._drain.forced:
-                raise ShuttingDown("The server shut down before the answer was complete.", retry_after_s=1) from None
-            raise RequestTimeout(f"The request took longer than {self._request_timeout_s:g} s.") from None
+    def in_time(self, record: RequestRecord) -> TimeLimit:
+        """Around everything that the request waits for, the time of all of it together being limited."""
+        return TimeLimit(self._drain, record.started, self._request_timeout_s)
 
     def _enter(self, admission: Admission, num_sequences: int, caller: Caller | None = None) -> Ticket:
         if self._drain.draining:
@@ -168,4 +157,10 @@ class Pipeline:
 
     def _cache_salt(self, caller: Caller) -> str:
         """Tenants share no prefix cache, so none can time another's prompts (CVE-2025-46570)."""
-        return hmac.new(self._secret, caller.tenant.encode(), hashlib.sha256).hexdigest()[:32]
+        salt = self._salts.get(caller.tenant)
+        if salt is None:
+            if len(self._salts) >= MAX_SALTS:
+                self._salts.clear()
+            salt = hmac.new(self._secret, caller.tenant.encode(), hashlib.sha256).hexdigest()[:32]
+            self._salts[caller.tenant] = salt
+        return salt

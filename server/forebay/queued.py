@@ -13,12 +13,13 @@ from forebay.types import NO_WORK, CountedDeltas, Delta, EngineWork, GenerationR
 class QueuedDeltas:
     """What `engine.generate(request)` gives, later, and counted against the key's turn.
 
-    The first read waits for the turn. The times of a delta that ends a choice include that wait.
+    The first read waits for the turn. Times that deltas carry are the engine's; `queue_s` is beside them.
     """
 
-    def __init__(self, engine: Engine, request: GenerationRequest, turn: Turn) -> None:
+    def __init__(self, engine: Engine, request: GenerationRequest, turn: Turn, cache_salt: str) -> None:
         self._engine = engine
         self._request = request
+        self._cache_salt = cache_salt
         self._turn = turn
         self._source: CountedDeltas | None = None
         self._num_counted = 0
@@ -49,14 +50,13 @@ class QueuedDeltas:
         source = self._source
         if source is None:
             await turn.wait()
-            source = self._source = self._engine.generate(replace(self._request, priority=turn.priority))
+            request = replace(self._request, priority=turn.priority, cache_salt=self._cache_salt)
+            source = self._source = self._engine.generate(request)
             failpoint("dispatched")
         delta = await anext(source)
         self._count(source)
         if delta.finish_reason is not None:
             turn.ended()
-            if (times := delta.times) is not None:
-                delta = replace(delta, times=replace(times, queue_s=times.queue_s + turn.queue_s))
         return delta
 
     def _count(self, source: CountedDeltas) -> None:

@@ -50,7 +50,9 @@ async def create_chat_completion(
     async def prepare(engine: Engine) -> Work:
         family = await services.family_of(engine)
         chat = conversation(request, body.messages, body, caller, engine.info, family)
-        prompt = replace(await engine.render(chat), prefill=chat.prefill)
+        prompt = await engine.render(chat)
+        if chat.prefill:
+            prompt = replace(prompt, prefill=chat.prefill)
         sampling = to_sampling(
             body,
             engine.info,
