@@ -40,12 +40,13 @@ class Departure:
 class Watch:
     """Interrupts the task that it was entered in, the way `asyncio.timeout` does: no task and no timer of its own."""
 
-    __slots__ = ("_cancelling", "_departure", "_interrupted", "_on_left", "_task")
+    __slots__ = ("_cancelling", "_departure", "_interrupted", "_on_left", "_soon", "_task")
 
     def __init__(self, departure: Departure, on_left: Callable[[], None]) -> None:
         self._departure = departure
         self._on_left = on_left
         self._interrupted = False
+        self._soon: asyncio.Handle | None = None
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
@@ -53,7 +54,8 @@ class Watch:
         self._task, self._cancelling = task, task.cancelling()
         self._departure.set_watch(self)
         if self._departure.left:
-            self.interrupt()
+            # Cancelled from inside, a task that never waits here would meet the cancellation at its next wait.
+            self._soon = asyncio.get_running_loop().call_soon(self.interrupt)
 
     def interrupt(self) -> None:
         self._interrupted = True
@@ -64,5 +66,7 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._departure.set_watch(None)
+        if self._soon is not None:
+            self._soon.cancel()
         if self._interrupted and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise ClientGone from error

@@ -24,6 +24,7 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     if departure is not None:
         with departure.watch(partial(_note_left, request)):
             return await work
+    # Somebody else's `receive`: that of the task which answers for an Idempotency-Key (api/idempotent.py).
     task = asyncio.ensure_future(work)
     try:
         await wait_unless_gone(request, task, timeout_s=None)

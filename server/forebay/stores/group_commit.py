@@ -233,7 +233,7 @@ class GroupCommit:
         if self.refusing is not None:
             self._connection.execute(PROBE, (0,))  # a transaction that writes nothing proves nothing
         if by_itself:
-            failpoint("in_commit")
+            failpoint("in_commit")  # nothing is left between what it writes and its end
         for writing, its in items.items():
             results = writing.apply(self._connection, its)
             outcomes += zip(kinds[writing], results or [None] * len(its), strict=True)

@@ -17,10 +17,6 @@ LOCK_NAME = "serving.lock"
 NUM_STATEMENTS = 512
 """Kept prepared: the writer has one for each number of rows."""
 
-CHECKPOINT_PAGES = 4096
-"""Of 4 KiB, that the log beside the file has before they are written into it: work of milliseconds that some commit has
-to wait for, so less often than once in a hundred."""
-
 BUSY_S = 5.0
 """How long a statement waits for another process that is writing: the command line beside a server."""
 
@@ -45,7 +41,6 @@ def open_file(folder: Path) -> sqlite3.Connection:
         connection = _connect(path.absolute().as_uri())
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         migrate(connection)
     except (OSError, sqlite3.Error) as exc:
         raise ConfigurationError(f"The data file {path} cannot be opened ({exc}). Set FOREBAY_DATA_DIR.") from exc
