@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
 
 from forebay.settings import Settings  # noqa: E402 - after the path
-from support.server import SERVER_ROOT, ServerProcess, free_port  # noqa: E402
+from support.server import SERVER_ROOT, ServerProcess, free_port  # noqa: E402 - after the path
 
 BODY = {"model": "scripted", "max_tokens": 16, "ignore_eos": True, "messages": [{"role": "user", "content": "hello"}]}
 FEW_CONNECTIONS = 4

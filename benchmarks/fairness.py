@@ -34,15 +34,15 @@ import uvloop
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
 
-from forebay.engines.base import Engine  # noqa: E402
-from forebay.observe.record import RequestRecord  # noqa: E402
-from forebay.services import Services, build_services  # noqa: E402
-from forebay.settings import Settings  # noqa: E402
-from forebay.tenants.fairness import FairQueue  # noqa: E402
-from forebay.types import Caller, GenerationRequest, Priority, Prompt, Sampling  # noqa: E402
-from forebay.work import Work  # noqa: E402
+from forebay.engines.base import Engine  # noqa: E402 - after the path
+from forebay.observe.record import RequestRecord  # noqa: E402 - after the path
+from forebay.services import Services, build_services  # noqa: E402 - after the path
+from forebay.settings import Settings  # noqa: E402 - after the path
+from forebay.tenants.fairness import FairQueue  # noqa: E402 - after the path
+from forebay.types import Caller, GenerationRequest, Priority, Prompt, Sampling  # noqa: E402 - after the path
+from forebay.work import Work  # noqa: E402 - after the path
 from support.newcomer import time_newcomer  # noqa: E402  (the tests' support lies beside this directory)
-from support.server import ServerProcess  # noqa: E402
+from support.server import ServerProcess  # noqa: E402 - after the path
 
 HOG, CHAT = "hog-0123456789abcdef", "chat-0123456789abcdef"
 NUM_CHATS = 20

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
 
 from support.flood import Reply, flood  # noqa: E402  (the tests' support lies beside this directory, not on the path)
-from support.server import ServerProcess  # noqa: E402
-from support.wire import post  # noqa: E402
+from support.server import ServerProcess  # noqa: E402 - after the path
+from support.wire import post  # noqa: E402 - after the path
 
 SLOTS, REQUEST_MS = 10, 100
 CAPACITY = SLOTS * 1000 / REQUEST_MS
