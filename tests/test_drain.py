@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from forebay.drain import Drain
+from forebay.errors import ShuttingDown
+from forebay.patience import Patience
 
 
 async def test_counts_what_is_in_flight() -> None:
@@ -42,16 +44,16 @@ async def test_finish_with_nothing_in_flight_is_immediate() -> None:
 
 
 async def test_finish_forces_what_outlasts_the_limit() -> None:
-    """A wait inside `deadline` ends with TimeoutError once the limit passes, and its work may say so before the end."""
+    """What waits is told once the limit passes, and its work may say so before the end."""
     drain = Drain()
     ends: list[str] = []
 
     async def work() -> None:
         with drain.track():
             try:
-                async with drain.deadline(asyncio.get_running_loop().time() + 60):
+                with Patience(drain):
                     await asyncio.sleep(60)
-            except TimeoutError:
+            except ShuttingDown:
                 ends.append("told")
 
     task = asyncio.create_task(work())
@@ -72,43 +74,6 @@ async def test_force_ends_a_drain_that_waits() -> None:
         drain.force()
         async with asyncio.timeout(5):
             assert await finishing is False
-
-
-async def test_deadline_passes_at_its_own_time() -> None:
-    """Without a drain it is a plain deadline."""
-    drain = Drain()
-    with pytest.raises(TimeoutError):
-        async with drain.deadline(asyncio.get_running_loop().time() + 0.02):
-            await asyncio.sleep(60)
-    async with drain.deadline(asyncio.get_running_loop().time() + 60):
-        await asyncio.sleep(0)
-    assert not drain.forced
-
-
-async def test_deadline_after_force_refuses_to_enter() -> None:
-    """A stream whose pieces are always at hand never waits: it is stopped at the next piece all the same."""
-    drain = Drain()
-    drain.force()
-    entered = False
-    with pytest.raises(TimeoutError):
-        async with drain.deadline(asyncio.get_running_loop().time() + 60):
-            entered = True
-    assert not entered
-
-
-async def test_cancellation_passes_through_a_deadline() -> None:
-    """A cancelled task is cancelled, not timed out."""
-    drain = Drain()
-
-    async def work() -> None:
-        async with drain.deadline(asyncio.get_running_loop().time() + 60):
-            await asyncio.sleep(60)
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 async def test_fail_keeps_the_first_reason_and_drains() -> None:

@@ -8,6 +8,7 @@ from functools import partial
 
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from forebay import __version__
 from forebay.api import chat, completions, docs, generate, models, ops, tokens, usage
@@ -22,7 +23,24 @@ from forebay.settings import Settings
 from forebay.tenants.limit_headers import LIMIT_HEADERS
 
 
-def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
+class Service(FastAPI):
+    """A FastAPI app whose middleware is around all of Starlette's own, and direct routes inside ours alone."""
+
+    front: ASGIApp
+    services: Services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = self
+        if self.root_path:
+            scope["root_path"] = self.root_path
+        await self.front(scope, receive, send)
+
+    async def behind(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI itself."""
+        await super().__call__(scope, receive, send)
+
+
+def create_app(settings: Settings, services: Services | None = None) -> Service:
     """The service as an app; `services` are built from the settings unless given. Raises ConfigurationError."""
     services = services or build_services(settings)
 
@@ -34,7 +52,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         finally:
             await services.close()
 
-    app = FastAPI(
+    app = Service(
         title="Forebay",
         version=__version__,
         description="An OpenAI-compatible service in front of a language model.",
@@ -45,7 +63,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
     )
-    app.state.services = services
+    app.services = app.state.services = services
     rules = partial(refine, settings=settings)
     app.openapi = lambda: describe_app(app, BODIES, rules)  # type: ignore[method-assign]  # FastAPI's documented way
     install_handlers(app)
@@ -56,14 +74,14 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     app.include_router(ops.metrics, dependencies=[Depends(get_scraper)])
     app.include_router(ops.ops)
     direct = {("POST", route.path): route for route in app.routes if isinstance(route, DirectRoute)}
-    app.add_middleware(ErrorMiddleware, services=services, direct=direct)
+    app.front = ErrorMiddleware(app.behind, services, direct)
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
+        app.front = CORSMiddleware(
+            app.front,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "OPTIONS"],
             allow_headers=["*"],
             expose_headers=["x-request-id", "x-ignored-params", "retry-after", "idempotent-replayed", *LIMIT_HEADERS],
         )
-    app.add_middleware(RequestMiddleware, services=services)
+    app.front = RequestMiddleware(app.front, services)
     return app

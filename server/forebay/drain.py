@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Protocol
+
+
+class Waiting(Protocol):
+    """Something that waits, and may be told not to."""
+
+    def force(self) -> None: ...
 
 
 class Drain:
     """The server's way out. Lives on one event loop; not thread-safe.
 
     Middleware refuses new work while `draining`, and wraps requests in `with drain.track():`, but for probes and
-    scrapes. What waits for an answer does so inside `async with drain.deadline(when):`, so that `force` ends the wait
-    at once. `fatal` is the sentence that says why the engine is lost for good; the process then ends non-zero.
+    scrapes. What waits for an answer is in `waiting` (see `forebay.patience`), so that `force` ends the wait at once.
+    `fatal` is the sentence that says why the engine is lost for good; the process then ends non-zero.
     """
 
     def __init__(self) -> None:
@@ -23,7 +30,7 @@ class Drain:
         self._forced = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._timeouts: set[asyncio.Timeout] = set()
+        self.waiting: set[Waiting] = set()
 
     def track(self) -> Drain:
         """A context manager around one request."""
@@ -41,10 +48,6 @@ class Drain:
         if self.in_flight == 0:
             self._idle.set()
 
-    def deadline(self, when: float) -> Deadline:
-        """`asyncio.timeout_at(when)`, which `force` moves to now: then, too, the block raises TimeoutError."""
-        return Deadline(self, when, self._timeouts)
-
     def begin(self) -> None:
         """Refuse new work from now on. Idempotent."""
         self.draining = True
@@ -55,9 +58,8 @@ class Drain:
         self.begin()
         self.forced = True
         self._forced.set()
-        for timeout in self._timeouts:
-            if not timeout.expired():
-                timeout.reschedule(0.0)
+        for one in list(self.waiting):
+            one.force()
 
     def fail(self, reason: str) -> None:
         """The engine is lost for good: refuse new work and end the process non-zero. The first reason stays."""
@@ -94,27 +96,3 @@ class Drain:
         self.force()
         await self.wait_idle(grace_s)
         return False
-
-
-class Deadline:
-    """See `Drain.deadline`."""
-
-    __slots__ = ("_drain", "_open", "_timeout")
-
-    def __init__(self, drain: Drain, when: float, open_timeouts: set[asyncio.Timeout]) -> None:
-        self._drain = drain
-        self._timeout = asyncio.timeout_at(when)
-        self._open = open_timeouts
-
-    async def __aenter__(self) -> None:
-        # A block that never suspends would outrun a timeout that has passed.
-        if self._drain.forced:
-            raise TimeoutError
-        await self._timeout.__aenter__()
-        self._open.add(self._timeout)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.discard(self._timeout)
-        await self._timeout.__aexit__(kind, error, trace)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from forebay.admission import Ticket
@@ -20,8 +20,8 @@ from forebay.types import Delta, Deltas, GenerationRequest, Usage
 class Generation:
     """The deltas of one HTTP request and what they amount to.
 
-    Iterate it inside `in_time()` (see `Pipeline.in_time`), then `aclose()` it (`contextlib.aclosing`), in whatever
-    state it is: that aborts the engine's work and accounts for it. `usage` grows with the deltas handed out.
+    Iterate it inside `patience`, then `aclose()` it (`contextlib.aclosing`), in whatever state it is: that aborts the
+    engine's work and accounts for it. `usage` grows with the deltas handed out.
     """
 
     def __init__(
@@ -33,13 +33,14 @@ class Generation:
         ticket: Ticket,
         account: Account,
         record: RequestRecord,
-        in_time: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         self.requests = requests
         self.info = info
-        self.in_time = in_time
+        self.patience = record.patience
         self._deltas = deltas
         self._sources = sources
+        # A stage that was never read does not close its source.
+        self._closing = sources if deltas is sources[0] else (deltas, *sources)
         self._ticket = ticket
         self._account = account
         account.streams = sources
@@ -49,6 +50,7 @@ class Generation:
         self._prompt_tokens = sum(len(request.prompt.token_ids) for request in requests)
         self._completion_tokens = 0
         self._reasoning_tokens = 0
+        self._streams = record.stream
         self._begun = time.perf_counter()
         self._failed = False
         self._closed = False
@@ -69,7 +71,7 @@ class Generation:
         """Nothing is handed out that the ledger does not cover; after the last delta the account is settled."""
         try:
             delta = await anext(self._deltas)
-            if self._record.stream:
+            if self._streams:
                 num_tokens = self._completion_tokens + len(delta.token_ids)
                 if not self._account.covers(num_tokens):
                     await self._account.cover(num_tokens)
@@ -84,9 +86,10 @@ class Generation:
 
     async def _complete(self) -> None:
         """A whole answer leaves at once, so it is covered at once."""
-        if not self._record.stream:
+        if not self._streams:
             await self._account.cover(self._completion_tokens)
-        self._settle("complete", self.usage, self.usage)
+        usage = self.usage
+        self._settle("complete", usage, usage)
 
     def _count(self, delta: Delta) -> None:
         record = self._record
@@ -113,7 +116,7 @@ class Generation:
             return
         self._closed = True
         try:
-            for stream in (self._deltas, *self._sources):  # a stage that was never read does not close its source
+            for stream in self._closing:
                 with suppress(ApiError):  # reported to the client by the iteration that raised it
                     await stream.aclose()
         finally:
@@ -134,7 +137,7 @@ class Generation:
             ),
             completion_tokens=sum(source.num_tokens for source in self._sources),
         )
-        if record.client_left is not None and not self._failed and record.outcome in ("ok", "client_gone"):
+        if self.patience.left_at is not None and not self._failed and record.outcome in ("ok", "client_gone"):
             self._settle("client_gone", generated, generated)
         else:
             delivered = record.stream and self._completion_tokens > 0
@@ -157,5 +160,9 @@ class Generation:
             billed,
             generated,
             finish_reason=record.finish_reason,
-            use=EngineUse(*(round(seconds * 1e6) for seconds in (record.queue_s, record.prefill_s, record.decode_s))),
+            use=EngineUse(_us(record.queue_s), _us(record.prefill_s), _us(record.decode_s)),
         )
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1e6)

@@ -6,14 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 from uuid import uuid4
 
 import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from forebay.departure import STATE, Departure
 from forebay.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestHeadTimeout, error_body
+from forebay.http_cycle import Cycle
 from forebay.observe.record import RequestRecord
 
 HEAD_TIMEOUT_S = 20.0
@@ -77,7 +78,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._end_head()
         super().connection_lost(exc)
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.scope["state"][STATE].tell()
+            record: RequestRecord | None = self.cycle.scope["state"].get("record")
+            if record is not None:  # else its task has not begun, and is told when it asks for the body
+                record.patience.client_left()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -94,6 +97,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_bytes += 1 if self._ended_head else len(data)
             if self._head_bytes > self.max_head_bytes:
                 self._refuse(HeadersTooLarge("The request's head is too large."))
+            elif self._head_timer is None and not self._refused:
+                self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
         elif self._framing_bytes > self.max_head_bytes:
             self.transport.close()  # no answer: the request may have had one
 
@@ -103,21 +108,49 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_began = time.perf_counter()
         self._in_head = True
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
 
     def on_headers_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            self._end_head()
-            # The answer to the request before, which armed it, may have ended within this head.
-            self._unset_keepalive_if_required()
-            super().on_headers_complete()
-            self.scope["state"][STATE] = Departure()
+        """As uvicorn's, but for the cycle's class and for what is never asked of it here: upgrades and its own limit."""
+        if self.parser.should_upgrade():
+            return
+        self._end_head()
+        # The answer to the request before, which armed it, may have ended within this head.
+        self._unset_keepalive_if_required()
+        scope, version = self.scope, self.parser.get_http_version()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        before = self.cycle
+        self.cycle = Cycle(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:  # pipelined: it waits for the one before
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Trailers come here too, and change nothing (RFC 9110, 6.5.1): uvicorn would count them among the headers."""
         if self._in_head:
-            super().on_header(name, value)
+            name = name.lower()
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_body(self, body: bytes) -> None:
         self._framing_bytes = 0

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext
+from itertools import chain
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forebay.api.fields import ignored_header
 from forebay.api.handlers import CLIENT_CLOSED_REQUEST, as_api_error, error_answer, note_error
-from forebay.departure import ClientGone
 from forebay.errors import BodyTooLarge, HeadersTooLarge, ShuttingDown
 from forebay.observe.record import PROBES, SCRAPES, RequestRecord
+from forebay.patience import ClientGone, Patience
 from forebay.services import Services
 
 MAX_ECHOED_ID = 128
 NONE: Mapping[tuple[str, str], Route] = {}
 LOW_62_BITS = (1 << 62) - 1
+WATCHING = PROBES | SCRAPES
+"""Asked by machines that watch the service, to its end; nothing that the end is to wait for."""
+NO_WORK = nullcontext()
 
 
 class RequestMiddleware:
@@ -31,44 +34,51 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._services = services
+        self._drain = services.drain
+        self._limit_s = services.settings.request_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        head: dict[bytes, bytes] = dict(reversed(scope["headers"]))
+        patience = Patience(self._drain, self._limit_s)
         record = RequestRecord(
             new_request_id(),
             scope["method"],
-            client_request_id=_echoable(headers.get("x-request-id")),
-            retry_count=_retry_count(headers.get("x-stainless-retry-count")),
+            client_request_id=_echoable(head.get(b"x-request-id")),
+            retry_count=_retry_count(head.get(b"x-stainless-retry-count")),
+            patience=patience,
         )
         state = scope.setdefault("state", {})
         state["record"] = record
+        state["head"] = head  # of each header the first one
         structlog.contextvars.bind_contextvars(request_id=record.request_id)
 
-        async def send_tagged(message: Message) -> None:
+        def send_tagged(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                out = MutableHeaders(scope=message)
-                out["x-request-id"] = record.client_request_id or record.request_id
-                if record.answer_headers:
-                    out.raw.extend((name.encode(), value.encode()) for name, value in record.answer_headers.items())
+                request_id = record.client_request_id or record.request_id
+                headers = [*message["headers"], (b"x-request-id", request_id.encode())]
+                for name, value in record.answer_headers.items():
+                    headers.append((name.encode(), value.encode()))
                 if ignored := state.get("ignored_params"):
-                    out["x-ignored-params"] = ignored_header(ignored)
-                if self._services.drain.draining:
-                    out["connection"] = "close"
-            await send(message)
+                    headers.append((b"x-ignored-params", ignored_header(ignored).encode("latin-1")))
+                if self._drain.draining:
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
+            return send(message)
 
         try:
-            with nullcontext() if _is_watching(scope) else self._services.drain.track():
+            with NO_WORK if _path_of(scope) in WATCHING else self._drain.track():
                 await self._app(scope, receive, send_tagged)
         finally:
+            patience.close()
             record.ended = time.perf_counter()
-            record.route = getattr(scope.get("route"), "path", record.route)
+            if "route" in scope:
+                record.route = scope["route"].path
             if record.status is None and record.outcome == "ok":
                 record.outcome = "failed"  # cancelled before there was an answer
-            structlog.contextvars.unbind_contextvars("request_id")
             if not record.told_elsewhere:
                 self._services.observe(record)
 
@@ -79,7 +89,9 @@ class ErrorMiddleware:
     def __init__(self, app: ASGIApp, services: Services, direct: Mapping[tuple[str, str], Route] = NONE) -> None:
         """`direct`: routes by method and path that are called without what lies between."""
         self._app = app
-        self._services = services
+        self._drain = services.drain
+        self._max_header_bytes = services.settings.max_header_bytes
+        self._max_body_bytes = services.settings.max_body_bytes
         self._direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,25 +117,18 @@ class ErrorMiddleware:
                 await error_answer(error)(scope, receive, send)
 
     def _refuse_early(self, scope: Scope) -> None:
-        settings, headers = self._services.settings, Headers(scope=scope)
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > settings.max_header_bytes:
-            raise HeadersTooLarge(f"The headers are larger than {settings.max_header_bytes} bytes.")
-        length = headers.get("content-length", "")
-        if length.isdigit() and int(length) > settings.max_body_bytes:
-            raise BodyTooLarge(f"The body is larger than {settings.max_body_bytes} bytes.")
-        if self._services.drain.draining and not _is_watching(scope):
+        if sum(map(len, chain.from_iterable(scope["headers"]))) > self._max_header_bytes:
+            raise HeadersTooLarge(f"The headers are larger than {self._max_header_bytes} bytes.")
+        length = scope["state"]["head"].get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            raise BodyTooLarge(f"The body is larger than {self._max_body_bytes} bytes.")
+        if self._drain.draining and _path_of(scope) not in WATCHING:
             raise ShuttingDown("The server is shutting down.", retry_after_s=1)
-
-
-def _is_watching(scope: Scope) -> bool:
-    """Asked by machines that watch the service, to its end; nothing that the end is to wait for."""
-    path = _path_of(scope)
-    return path in PROBES or path in SCRAPES
 
 
 def _path_of(scope: Scope) -> str:
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+    return path.removeprefix(scope["root_path"]) if scope.get("root_path") else path
 
 
 def new_request_id() -> str:
@@ -132,13 +137,14 @@ def new_request_id() -> str:
     return f"{time.time_ns() // 1_000_000:012x}7{bits >> 62:03x}{2 << 62 | bits & LOW_62_BITS:016x}"
 
 
-def _retry_count(value: str | None) -> int:
+def _retry_count(value: bytes | None) -> int:
     """The OpenAI SDKs number their attempts; 0 is the first."""
-    return int(value) if value is not None and value.isascii() and value.isdigit() and len(value) <= 4 else 0
+    return int(value) if value is not None and value.isdigit() and len(value) <= 4 else 0
 
 
-def _echoable(request_id: str | None) -> str | None:
+def _echoable(request_id: bytes | None) -> str | None:
     """The client's id if it is short and printable; it is echoed and logged, and names nothing inside."""
-    if request_id and len(request_id) <= MAX_ECHOED_ID and request_id.isascii() and request_id.isprintable():
-        return request_id
+    if request_id and len(request_id) <= MAX_ECHOED_ID and request_id.isascii():
+        text = request_id.decode("ascii")
+        return text if text.isprintable() else None
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -22,7 +22,6 @@ from forebay.observe.record import RequestRecord
 from forebay.queued import QueuedDeltas
 from forebay.tenants.fairness import FairQueue
 from forebay.tenants.guard import Guard
-from forebay.time_limit import TimeLimit
 from forebay.types import Caller, Deltas
 from forebay.work import Work
 
@@ -45,7 +44,6 @@ class Pipeline:
         ledger: Ledger,
         *,
         secret: bytes,
-        request_timeout_s: float,
     ) -> None:
         """`reading` bounds those who want texts read and nothing generated."""
         self._host = host
@@ -57,7 +55,6 @@ class Pipeline:
         self._ledger = ledger
         self._secret = secret
         self._salts: dict[str, str] = {}
-        self._request_timeout_s = request_timeout_s
 
     async def start(
         self,
@@ -76,7 +73,7 @@ class Pipeline:
         account: Account | None = None
         sources: list[QueuedDeltas] = []
         try:
-            async with self.in_time(record):
+            with record.patience:
                 engine = await self._host.engine()
                 work = await prepare(engine)
                 for request in work.requests:
@@ -92,18 +89,16 @@ class Pipeline:
             for source in sources:
                 await source.aclose()
             if account is not None:
-                account.settle("failed" if record.client_left is None else "client_gone", NOTHING, NOTHING)
+                account.settle("failed" if record.patience.left_at is None else "client_gone", NOTHING, NOTHING)
             raise
-        streams: list[Deltas] = [*sources]
+        streams: Sequence[Deltas] = sources
         if (family := work.family) is not None:
             streams = [
                 split_reasoning(source, family, request.prompt, work.include_reasoning, engine.token_strings)
                 for source, request in zip(sources, work.requests, strict=True)
             ]
         deltas = merge(streams, work.requests[0].num_choices)
-        return Generation(
-            deltas, sources, work.requests, engine.info, ticket, account, record, partial(self.in_time, record)
-        )
+        return Generation(deltas, sources, work.requests, engine.info, ticket, account, record)
 
     async def _reserve(self, caller: Caller, record: RequestRecord, work: Work) -> tuple[Work, Account]:
         """Holds the most that the work may come to, of limits and budgets and in the ledger.
@@ -141,14 +136,10 @@ class Pipeline:
         """`work` of the engine that generates nothing. Raises what `start` raises."""
         ticket = self._enter(self._reading, 1)
         try:
-            async with self.in_time(record):
+            with record.patience:
                 return await work(await self._host.engine())
         finally:
             ticket.close()
-
-    def in_time(self, record: RequestRecord) -> TimeLimit:
-        """Around everything that the request waits for, the time of all of it together being limited."""
-        return TimeLimit(self._drain, record.started, self._request_timeout_s)
 
     def _enter(self, admission: Admission, num_sequences: int, caller: Caller | None = None) -> Ticket:
         if self._drain.draining:

@@ -54,13 +54,22 @@ class Inside:
             if pending:
                 await asyncio.sleep(body_after_s)
                 return pending.pop()
-            await (left or stays).wait()
-            return {"type": "http.disconnect"}
+            await stays.wait()
+            raise AssertionError("nobody sets it")
 
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await self._app(scope, receive, send)
+        async def leave() -> None:
+            """As a connection of ours does."""
+            await (left or stays).wait()
+            scope["state"]["record"].patience.client_left()
+
+        leaving = asyncio.ensure_future(leave())
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            leaving.cancel()
         first, *rest = sent
         return Answer(
             first["status"],

@@ -33,7 +33,7 @@ class Choice:
 async def collect(generation: Generation, num_choices: int) -> list[Choice]:
     """Reads the generation to its end."""
     choices = [Choice() for _ in range(num_choices)]
-    async with generation.in_time():
+    with generation.patience:
         async for delta in generation:
             choice = choices[delta.index]
             choice.texts.append(delta.text)

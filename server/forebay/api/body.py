@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
 from fastapi import Depends, Request
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
-from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from forebay.api import fields
 from forebay.api.deps import RecordDep, ServicesDep, may
 from forebay.api.schemas import Body
-from forebay.departure import ClientGone
 from forebay.errors import BodyTooLarge, InvalidRequest, UnsupportedMediaType
+from forebay.observe.record import RequestRecord
+from forebay.patience import ClientGone
+from forebay.services import Services
 from forebay.types import Caller, Scope
 
 BodyT = TypeVar("BodyT", bound=Body)
@@ -27,7 +29,8 @@ LARGE_BYTES = 64 * 1024
 MAX_MEMBERS = 512
 """Members of the body and of each object in it; the schema complains of every one that it refuses."""
 MAX_NAME_CHARS = 64
-KEY_HEADER = "idempotency-key"
+KEY_HEADER = b"idempotency-key"
+JSON = b"application/json"
 KEYED_BODY = "keyed_body"
 """Of the request's state: the raw body where the client sent a key, for `api/idempotent.py`."""
 
@@ -39,49 +42,60 @@ def json_body(schema: type[BodyT], scope: Scope) -> Callable[..., Awaitable[Body
     holder = Depends(may(scope))
 
     async def read(request: Request, services: ServicesDep, record: RecordDep, caller: Caller = holder) -> BodyT:
-        check_media_type(request)
-        settings = services.settings
-        async with services.pipeline.in_time(record):
-            raw = await read_capped(request, settings.max_body_bytes)
-        record.fingerprint = zlib.crc32(raw)
-        if len(raw) < LARGE_BYTES:
-            body = read_body(schema, raw, settings.max_json_depth)
-        else:
-            body = await asyncio.to_thread(read_body, schema, raw, settings.max_json_depth)
-        if KEY_HEADER in request.headers:
-            request.scope["state"][KEYED_BODY] = raw
-        ignored = fields.screen(body.extras(), schema.undeclared, strict=caller.strict)
-        note_ignored(request, ignored)
-        return body
+        return await read_json(schema, request, services, record, caller)
 
     return read
 
 
+async def read_json(
+    schema: type[BodyT], request: Request, services: Services, record: RequestRecord, caller: Caller
+) -> BodyT:
+    """The request's body. Raises `InvalidRequest` and what else its head or size is refused with, `ClientGone`."""
+    state, settings = request.scope["state"], services.settings
+    check_media_type(state["head"])
+    with record.patience:
+        raw = await read_capped(request.receive, settings.max_body_bytes)
+    record.fingerprint = zlib.crc32(raw)
+    if len(raw) < LARGE_BYTES:
+        body = read_body(schema, raw, settings.max_json_depth)
+    else:
+        body = await asyncio.to_thread(read_body, schema, raw, settings.max_json_depth)
+    if KEY_HEADER in state["head"]:
+        state[KEYED_BODY] = raw
+    if extras := body.extras():
+        note_ignored(request, fields.screen(extras, schema.undeclared, strict=caller.strict))
+    return body
+
+
 def note_ignored(request: Request, names: Sequence[str]) -> None:
     """The answer's `x-ignored-params` will list them."""
-    request.state.ignored_params = (*getattr(request.state, "ignored_params", ()), *names)
+    if names:
+        state = request.scope["state"]
+        state["ignored_params"] = (*state.get("ignored_params", ()), *names)
 
 
-def check_media_type(request: Request) -> None:
+def check_media_type(head: Mapping[bytes, bytes]) -> None:
     """`application/json` is demanded because browsers send anything else across origins without asking first."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if head.get(b"content-encoding", b"identity").lower() != b"identity":
         raise UnsupportedMediaType("Compressed bodies are not accepted: send the JSON as it is.")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
+    media_type = head.get(b"content-type", b"")
+    if media_type != JSON and media_type.partition(b";")[0].strip().lower() != JSON:
         raise UnsupportedMediaType("The body must be JSON: send `Content-Type: application/json`.")
 
 
-async def read_capped(request: Request, limit: int) -> bytes:
+async def read_capped(receive: Receive, limit: int) -> bytes:
     """Raises `BodyTooLarge` as soon as it is, `ClientGone` where it ends early."""
-    chunks, size = [], 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise BodyTooLarge(f"The body is larger than {limit} bytes.")
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise ClientGone from None
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk, more = message.get("body", b""), message.get("more_body", False)
+        size += len(chunk)
+        if size > limit:
+            raise BodyTooLarge(f"The body is larger than {limit} bytes.")
+        chunks.append(chunk)
     return b"".join(chunks)
 
 

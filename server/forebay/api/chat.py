@@ -12,7 +12,6 @@ from forebay.api.answer_schemas import ChatCompletion
 from forebay.api.answers import chat_body
 from forebay.api.body import note_ignored
 from forebay.api.direct import DirectRoute, takes
-from forebay.api.disconnect import unless_gone
 from forebay.api.frames import ChatFrames
 from forebay.api.idempotent import idempotent
 from forebay.api.openapi import documented
@@ -38,7 +37,7 @@ router = APIRouter(route_class=DirectRoute)
 @idempotent
 async def create_chat_completion(
     request: Request, body: ChatRequest, caller: Caller, services: Services, record: RequestRecord
-) -> Response:
+) -> bytes | Response:
     """A model's answer to a conversation."""
     record.model = services.models.resolve(body.model, caller)
     record.user = record.user or body.user  # a trusted header says who asks, the body what it likes
@@ -71,12 +70,11 @@ async def create_chat_completion(
             can_clamp=body.max_completion_tokens is None and body.max_tokens is None,
         )
 
-    generation = await unless_gone(request, services.pipeline.start(caller, record, num_choices, prepare))
+    generation = await services.pipeline.start(caller, record, num_choices, prepare)
     shape = {"logprobs": bool(body.logprobs), "reasoning_content": services.settings.reasoning_content}
     head = answer_head("chatcmpl", "chat.completion", services, generation.info, record)
     chunk_head = {**head, "object": "chat.completion.chunk"}
     return await respond(
-        request,
         generation,
         record,
         services.settings,

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from forebay.api.answer_schemas import Completion
 from forebay.api.answers import completion_body
 from forebay.api.direct import DirectRoute, takes
-from forebay.api.disconnect import unless_gone
 from forebay.api.frames import CompletionFrames
 from forebay.api.idempotent import idempotent
 from forebay.api.openapi import documented
@@ -37,7 +36,7 @@ DEFAULT_MAX_TOKENS = 16
 @idempotent
 async def create_completion(
     request: Request, body: CompletionRequest, caller: Caller, services: Services, record: RequestRecord
-) -> Response:
+) -> bytes | Response:
     """What the model writes after each prompt; choice j of prompt i has index `i * n + j`."""
     settings = services.settings
     record.model = services.models.resolve(body.model, caller)
@@ -71,13 +70,12 @@ async def create_completion(
             can_clamp=body.max_tokens is None,
         )
 
-    generation = await unless_gone(request, services.pipeline.start(caller, record, num_sequences, prepare))
+    generation = await services.pipeline.start(caller, record, num_sequences, prepare)
     prompts = [asked.prompt for asked in generation.requests]
     echoes = [prompt.text or "" if body.echo else "" for prompt in prompts for _ in range(num_choices)]
     logprobs = body.logprobs is not None
     head = answer_head("cmpl", "text_completion", services, generation.info, record)
     return await respond(
-        request,
         generation,
         record,
         settings,

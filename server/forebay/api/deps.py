@@ -39,8 +39,9 @@ async def get_caller(request: Request, services: ServicesDep, record: RecordDep)
     """The caller behind the bearer token, whatever it may do. Raises `Unauthenticated`, `RateLimited` where an address
     goes on without a valid one, and `PermissionDenied` for a caller without one under a name that is not this
     machine's."""
+    authorization: bytes | None = request.scope["state"]["head"].get(b"authorization")
     try:
-        caller = await services.keys.authenticate(request.headers.get("authorization"))
+        caller = await services.keys.authenticate(None if authorization is None else authorization.decode("latin-1"))
     except Unauthenticated:
         services.addresses.check(request, "keys")
         raise
@@ -59,14 +60,19 @@ def may(scope: Scope) -> Callable[[Request, Services, RequestRecord], Awaitable[
     `PermissionDenied`."""
 
     async def check(request: Request, services: ServicesDep, record: RecordDep) -> Caller:
-        caller = await get_caller(request, services, record)
-        if scope not in caller.scopes:
-            if caller.key_id == ANONYMOUS:
-                raise Unauthenticated("This asks for a key: make the first one with `forebay keys create`.")
-            raise PermissionDenied(f"This needs a key with the scope `{scope}`, which yours does not have.")
-        return caller
+        return await authorize(request, services, record, scope)
 
     return check
+
+
+async def authorize(request: Request, services: Services, record: RequestRecord, scope: Scope) -> Caller:
+    """The caller, who has `scope`. Raises `Unauthenticated`, `PermissionDenied`."""
+    caller = await get_caller(request, services, record)
+    if scope not in caller.scopes:
+        if caller.key_id == ANONYMOUS:
+            raise Unauthenticated("This asks for a key: make the first one with `forebay keys create`.")
+        raise PermissionDenied(f"This needs a key with the scope `{scope}`, which yours does not have.")
+    return caller
 
 
 ChatCaller = Annotated[Caller, Depends(may("chat"))]

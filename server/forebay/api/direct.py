@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 from fastapi import Request
 from fastapi.routing import APIRoute
@@ -11,40 +11,43 @@ from starlette.responses import Response
 from starlette.types import Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from forebay.api.body import BodyT, json_body
-from forebay.api.deps import get_record, may
+from forebay.api.answer import send_answer
+from forebay.api.body import BodyT, read_json
+from forebay.api.deps import authorize
+from forebay.observe.record import RequestRecord
 from forebay.services import Services
 from forebay.types import Scope
 
-Endpoint = Callable[..., Awaitable[Response]]
+Endpoint = Callable[..., Awaitable[bytes | Response]]
 
 
 class DirectRoute(APIRoute):
-    """Its endpoint takes the request and nothing else, and answers with a response."""
+    """Its endpoint takes the request and nothing else, and answers with the JSON of a whole answer, or a response."""
 
     def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:
+        options["response_model"] = None  # the document names it; nothing is to be derived from the endpoint
         super().__init__(path, endpoint, **options)
 
         async def app(scope: AsgiScope, receive: Receive, send: Send) -> None:
-            response = await endpoint(Request(scope, receive, send))
-            await response(scope, receive, send)
+            await send_answer(await endpoint(Request(scope, receive, send)), scope, receive, send)
 
         self.app = app
 
 
-def takes(schema: type[BodyT], scope: Scope) -> Callable[[Endpoint], Endpoint]:
+def takes(schema: type[BodyT], asked: Scope) -> Callable[[Endpoint], Endpoint]:
     """For a `DirectRoute`: calls the endpoint with `request`, `body`, `caller`, `services` and `record`.
 
-    The caller, who needs `scope`, comes first: nothing is read for a stranger.
+    The caller, who needs the scope `asked`, comes first: nothing is read for a stranger.
     """
-    check, read = may(scope), json_body(schema, scope)
 
     def decorate(endpoint: Endpoint) -> Endpoint:
-        async def route(request: Request) -> Response:
-            services = cast(Services, request.app.state.services)
-            record = await get_record(request)
-            caller = await check(request, services, record)
-            body = await read(request, services, record, caller)
+        async def route(request: Request) -> bytes | Response:
+            scope = request.scope
+            services: Services = scope["app"].services
+            record: RequestRecord = scope["state"]["record"]
+            record.route = scope["route"].path
+            caller = await authorize(request, services, record, asked)
+            body = await read_json(schema, request, services, record, caller)
             return await endpoint(request=request, body=body, caller=caller, services=services, record=record)
 
         # What the document shows; not `wraps`, by which FastAPI would find the other signature.

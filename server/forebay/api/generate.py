@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
+import orjson
 from fastapi import APIRouter, Request
-from starlette.responses import Response
 
-from forebay.api.answer import json_answer
 from forebay.api.answer_schemas import GenerateAnswer
 from forebay.api.answers import collect
 from forebay.api.direct import DirectRoute, takes
-from forebay.api.disconnect import unless_gone
 from forebay.api.idempotent import idempotent
 from forebay.api.openapi import documented
 from forebay.api.sampling import plain_sampling
@@ -32,7 +30,7 @@ DEFAULT_MAX_TOKENS = 128
 @idempotent
 async def generate(
     request: Request, body: GenerateRequest, caller: Caller, services: Services, record: RequestRecord
-) -> Response:
+) -> bytes:
     """What the model writes after the prompt."""
     record.model = services.models.resolve(None, caller)
 
@@ -43,10 +41,10 @@ async def generate(
         )
         return Work([GenerationRequest(record.request_id, prompt, sampling)], can_clamp=body.max_tokens is None)
 
-    generation = await unless_gone(request, services.pipeline.start(caller, record, 1, prepare))
+    generation = await services.pipeline.start(caller, record, 1, prepare)
     async with aclosing(generation):
-        (choice,) = await unless_gone(request, collect(generation, 1))
-    return json_answer(
+        (choice,) = await collect(generation, 1)
+    return orjson.dumps(
         {
             "text": choice.text,
             "prompt": body.prompt,

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from forebay.api.answer import json_answer
-from forebay.departure import ClientGone
 from forebay.errors import (
     ApiError,
     InternalError,
@@ -23,6 +22,7 @@ from forebay.errors import (
     error_body,
 )
 from forebay.observe.record import RequestRecord
+from forebay.patience import ClientGone
 
 log = structlog.get_logger(__name__)
 

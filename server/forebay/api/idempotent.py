@@ -14,23 +14,21 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from forebay.api.answer import send_answer
 from forebay.api.body import KEY_HEADER, KEYED_BODY, LARGE_BYTES
-from forebay.api.disconnect import unless_gone
 from forebay.api.fields import ignored_header
 from forebay.api.handlers import CLIENT_CLOSED_REQUEST, as_api_error, note_error
-from forebay.departure import STATE as DEPARTURE
-from forebay.departure import ClientGone
 from forebay.errors import ApiError, InvalidRequest, PermissionDenied, error_body
 from forebay.idempotency.answers import Kept
 from forebay.idempotency.claims import Claim, fingerprint_of, key_digest
 from forebay.idempotency.recording import Head, Reader
 from forebay.observe.record import RequestRecord
-from forebay.pipeline import Pipeline
+from forebay.patience import ClientGone, Patience
 from forebay.services import Services
 from forebay.tenants.keys import PERSON
 from forebay.types import Caller
 
-Endpoint = Callable[..., Awaitable[Response]]
+Endpoint = Callable[..., Awaitable[bytes | Response]]
 
 MAX_KEY_CHARS = 255
 REPLAYED = (b"idempotent-replayed", b"true")
@@ -48,7 +46,7 @@ def idempotent(endpoint: Endpoint) -> Endpoint:
     @wraps(endpoint)
     async def answer(
         request: Request, caller: Caller, services: Services, record: RequestRecord, **rest: Any
-    ) -> Response:
+    ) -> bytes | Response:
         raw = request.scope["state"].pop(KEYED_BODY, None)
         if raw is None:
             return await endpoint(request=request, caller=caller, services=services, record=record, **rest)
@@ -61,30 +59,31 @@ def idempotent(endpoint: Endpoint) -> Endpoint:
             _check_model(caller, claim.model)
             head, body = await claims.answers.read(claim)
             record.replay_of, record.model = claim.request_id, claim.model
-            return Replay(request, head, record, body, services.pipeline)
+            return Replay(request, head, record, body)
         replayed = claim is not None
         if claim is None:
-            own = replace(record)
+            own = replace(record, patience=Patience(services.drain, services.settings.request_timeout_s))
             record.told_elsewhere = True
             claim = claims.open(key_id, fingerprint, own)
             ask = partial(endpoint, caller=caller, services=services, record=own, **rest)
             claims.run(_Producer(claim, request, services).run(ask))
         reader = claim.join()
         try:
-            head = await unless_gone(request, reader.head())
+            with record.patience:
+                head = await reader.head()
             _check_model(caller, claim.record.model)
         except BaseException:
             reader.close()
             raise
         if replayed:
             record.replay_of, record.model = claim.record.request_id, claim.record.model
-        return Following(request, head, record, reader, services.pipeline)
+        return Following(request, head, record, reader)
 
     return answer
 
 
 def _read_key(request: Request) -> str:
-    keys = request.headers.getlist(KEY_HEADER)
+    keys = request.headers.getlist(KEY_HEADER.decode())
     if len(keys) == 1 and 0 < len(keys[0]) <= MAX_KEY_CHARS and keys[0].isascii() and keys[0].isprintable():
         return keys[0]
     raise InvalidRequest(
@@ -107,15 +106,13 @@ class _Producer:
         self._services = services
         # Its client is whoever reads along, not the connection that the request came by.
         state = {**request.scope["state"], "record": claim.record}
-        state.pop(DEPARTURE, None)
         self._request = Request({**request.scope, "state": state}, self._receive)
 
     async def run(self, ask: Endpoint) -> None:
         claim, record = self._claim, self._claim.record
         try:
-            response = await ask(request=self._request)
-            await response(self._request.scope, self._receive, self._send)
-            async with self._services.pipeline.in_time(record):
+            await send_answer(await ask(request=self._request), self._request.scope, self._receive, self._send)
+            with record.patience:
                 await claim.keep()
         except ClientGone:
             record.outcome = "client_gone"
@@ -127,6 +124,7 @@ class _Producer:
             claim.recording.fail(error)
         finally:
             claim.close()
+            record.patience.close()
             record.ended = time.perf_counter()
             if record.status is None and record.outcome == "ok":
                 record.outcome = "failed"
@@ -166,15 +164,14 @@ class _Again(Response):
 class Replay(_Again):
     """One that was stored."""
 
-    def __init__(self, request: Request, head: Head, record: RequestRecord, body: bytes, pipeline: Pipeline) -> None:
+    def __init__(self, request: Request, head: Head, record: RequestRecord, body: bytes) -> None:
         super().__init__(request, head, record)
         self._body = body
         self._record = record
-        self._pipeline = pipeline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with self._pipeline.in_time(self._record):
+            with self._record.patience:
                 await send(self.start)
                 await send({"type": "http.response.body", "body": self._body})
         except ApiError as exc:
@@ -184,17 +181,14 @@ class Replay(_Again):
 class Following(_Again):
     """One that is being recorded: what there is already, then what comes."""
 
-    def __init__(self, request: Request, head: Head, record: RequestRecord, reader: Reader, pipeline: Pipeline) -> None:
+    def __init__(self, request: Request, head: Head, record: RequestRecord, reader: Reader) -> None:
         super().__init__(request, head, record)
         self._reader = reader
-        self._pipeline = pipeline
         self._record = record
-        self._complete = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        watch = asyncio.ensure_future(self._watch(receive))
         try:
-            async with self._pipeline.in_time(self._record):
+            with self._record.patience:
                 await send(self.start)
                 last = b""
                 try:
@@ -203,19 +197,10 @@ class Following(_Again):
                 except ApiError as exc:  # in a stream; a whole answer is shown when nothing can fail any more
                     note_error(self._record, exc, started=True)
                     last = b"data: " + orjson.dumps(error_body(exc)) + b"\n\n" + STREAM_END
-                self._complete = not self._reader.gone
                 await send({"type": "http.response.body", "body": last})
+        except ClientGone:
+            self._record.outcome = "client_gone"
         except ApiError as exc:  # a client that does not read has nothing from an error frame either
             note_error(self._record, exc, started=True)
         finally:
-            watch.cancel()
             self._reader.close()
-            if self._reader.gone:
-                self._record.outcome = "client_gone"
-
-    async def _watch(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        if not self._complete:  # after the last byte every connection reports its end
-            self._record.client_left = time.perf_counter()
-            self._reader.client_gone()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from typing import Any
 
-from fastapi import Request
+import orjson
 from starlette.responses import Response
 
-from forebay.api.answer import json_answer
 from forebay.api.answers import Choice, collect
-from forebay.api.disconnect import unless_gone
 from forebay.api.frames import Frames
 from forebay.api.sse import stream
 from forebay.engines.base import EngineInfo
@@ -33,7 +30,6 @@ def answer_head(prefix: str, kind: str, services: Services, info: EngineInfo, re
 
 
 async def respond(
-    request: Request,
     generation: Generation,
     record: RequestRecord,
     settings: Settings,
@@ -41,10 +37,12 @@ async def respond(
     frames: Frames | None,
     whole: Callable[[Sequence[Choice]], dict[str, Any]],
     num_choices: int,
-) -> Response:
+) -> bytes | Response:
     """A stream of `frames` if given, else the body that `whole` makes of the finished choices."""
     if frames is not None:
-        return await stream(request, generation, frames, record, settings)
-    async with aclosing(generation):
-        choices = await unless_gone(request, collect(generation, num_choices))
-    return json_answer(whole(choices))
+        return await stream(generation, frames, record, settings)
+    try:
+        choices = await collect(generation, num_choices)
+    finally:
+        await generation.aclose()
+    return orjson.dumps(whole(choices))

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import anyio
 import orjson
-from fastapi import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Message, Receive, Scope, Send
 
-from forebay.api.disconnect import cancel, wait_unless_gone
 from forebay.api.frames import Frames
 from forebay.api.handlers import as_api_error, note_error
 from forebay.errors import ApiError, error_body
 from forebay.generation import Generation
 from forebay.observe.record import RequestRecord
+from forebay.patience import ClientGone
 from forebay.settings import Settings
 from forebay.types import Delta
 
@@ -25,15 +23,14 @@ LAST_SEND_S = 1.0
 """For the end of a stream whose client does not read; what it had is lost with the connection."""
 
 
-async def stream(
-    request: Request, generation: Generation, frames: Frames, record: RequestRecord, settings: Settings
-) -> EventStream:
+async def stream(generation: Generation, frames: Frames, record: RequestRecord, settings: Settings) -> EventStream:
     """Starts the response at the first delta, so that errors before it keep their status; a client that waits longer
     than a keep-alive interval gets the headers and comments meanwhile, and errors as a frame."""
     assert record.stream, "the ledger was to cover each delta"
     first = asyncio.ensure_future(_first(generation))
     try:
-        await wait_unless_gone(request, first, timeout_s=settings.sse_ping_s)
+        with record.patience:
+            await asyncio.wait((first,), timeout=settings.sse_ping_s)
         if first.done():
             first.result()
     except BaseException:
@@ -43,8 +40,7 @@ async def stream(
 
 
 async def _first(generation: Generation) -> Delta:
-    async with generation.in_time():
-        return await anext(generation)
+    return await anext(generation)
 
 
 class EventStream(EventSourceResponse):
@@ -67,20 +63,12 @@ class EventStream(EventSourceResponse):
             ping=settings.sse_ping_s,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
             sep="\n",
-            client_close_handler_callable=self._on_gone,
         )
         self._first = first
         self._generation = generation
         self._frames = frames
         self._record = record
-        self._gone = False
         self._complete = False
-
-    async def _on_gone(self, message: Message) -> None:
-        """Cancelling reaches a task that waits, and one whose next delta is always there never does."""
-        if not self._complete:  # after the last byte every connection reports its end
-            self._gone = True
-            self._record.client_left = time.perf_counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -92,22 +80,26 @@ class EventStream(EventSourceResponse):
 
     async def _stream_response(self, send: Send) -> None:
         """In a task of its own, beside the keep-alive comments and the watch for the client."""
-        generation = self._generation
+        generation, patience = self._generation, self._record.patience
         try:
-            async with generation.in_time():  # the client may still have to take an answer before this one
+            with patience:  # the client may still have to take an answer before this one
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        except ClientGone:
+            return
         except ApiError as exc:
             note_error(self._record, exc, started=False)
             return
         try:
-            async with generation.in_time():
+            with patience:
                 await send(_body(self._chunk(await self._first)))
                 async for delta in generation:
-                    if self._gone:
-                        return
+                    if patience.over:  # a task whose next delta is always there is never interrupted
+                        await asyncio.sleep(0)
                     if chunk := self._chunk(delta):
                         await send(_body(chunk))
             last = self._frames.usage_chunk(generation.usage)
+        except ClientGone:
+            return
         except Exception as exc:
             error = as_api_error(exc, self._record)
             note_error(self._record, error, started=True)
@@ -133,5 +125,7 @@ def _body(chunk: bytes, *, more: bool = True) -> Message:
 async def _end(first: asyncio.Future[Delta], generation: Generation) -> None:
     """Shielded: a server that is shutting down cancels its connections, and this must still run."""
     with anyio.CancelScope(shield=True):
-        await cancel(first)
+        if not first.done():
+            first.cancel()
+            await asyncio.wait({first})
         await generation.aclose()

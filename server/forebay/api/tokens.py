@@ -14,7 +14,6 @@ from forebay.api.answer_schemas import DetokenizeAnswer, TokenizeAnswer
 from forebay.api.body import json_body
 from forebay.api.chat import conversation
 from forebay.api.deps import RecordDep, ServicesDep, TokensCaller
-from forebay.api.disconnect import unless_gone
 from forebay.api.openapi import documented
 from forebay.api.schemas import DetokenizeRequest, TokenizeRequest
 from forebay.engines.base import Engine
@@ -57,7 +56,7 @@ async def tokenize(
             }
         )
 
-    return await unless_gone(request, services.pipeline.read(record, read))
+    return await services.pipeline.read(record, read)
 
 
 @router.post("/detokenize", **documented(DetokenizeRequest, DetokenizeAnswer, "The text."))
@@ -75,4 +74,4 @@ async def detokenize(
         check_token_ids(body.tokens, engine.info.vocab_size, "tokens")
         return json_answer({"prompt": await engine.detokenize(body.tokens)})
 
-    return await unless_gone(request, services.pipeline.read(record, read))
+    return await services.pipeline.read(record, read)

@@ -98,6 +98,7 @@ class Claim:
         if not self._is_kept:  # else the key is its until the answer is on the disk
             self._claims.release(self)
         self._abandoned.set()
+        self.record.patience.client_left()
 
     async def wait_abandoned(self) -> None:
         """Until nobody has followed for the grace, or could any more."""

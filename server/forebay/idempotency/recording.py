@@ -154,16 +154,15 @@ class Recording:
 
 
 class Reader:
-    """One reader of a recording: `head`, then iterate, then `close`. Its client's leaving ends it (`client_gone`)."""
+    """One reader of a recording: `head`, then iterate, then `close`."""
 
-    __slots__ = ("_comment", "_recording", "_waiter", "gone", "position")
+    __slots__ = ("_comment", "_recording", "_waiter", "position")
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
         self._waiter: asyncio.Future[None] | None = None
         self._comment = 0
         self.position = 0
-        self.gone = False
 
     async def head(self) -> Head:
         """Waits until it is shown. Raises the error of a recording that fails before."""
@@ -176,7 +175,7 @@ class Reader:
 
     async def __anext__(self) -> bytes:
         """What came since, frames and comments. Raises what `Recording.read` raises."""
-        while not self.gone:
+        while True:
             piece = self._recording.read(self.position)
             if piece is None:
                 break
@@ -197,10 +196,6 @@ class Reader:
     def wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def client_gone(self) -> None:
-        self.gone = True
-        self.wake()
 
     def close(self) -> None:
         """Idempotent."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from forebay.patience import Patience
 from forebay.types import Usage
 
 PROBES = frozenset({"/live", "/ready", "/health"})
@@ -22,8 +23,8 @@ class RequestRecord:
     times are `time.perf_counter()` seconds.
 
     `usage` is what the client is billed, `uncharged_tokens` what the engine generated beyond it. `answer_headers` go
-    with whatever is answered. `fingerprint` is the body's, so that the same request is known again. `replay_of` is
-    the request whose answer this one got once more. `told_elsewhere`: another record tells of the request, its
+    with whatever is answered. Whatever the request waits for, it waits for with `patience`. `fingerprint` is the
+    body's, so that the same request is known again. `replay_of` is the request whose answer this one got once more. `told_elsewhere`: another record tells of the request, its
     generation's, which may outlast it. `keep_settlement` takes the ledger's settlement of a complete answer, to have
     it written together with the answer. `route` is the route's template ("/v1/models/{model_id}"), never the path of
     a client; "unmatched" where none fits. `user`, `safety_identifier` and `metadata` are the client's words, for
@@ -58,7 +59,7 @@ class RequestRecord:
     last_token: float | None = None
     ended: float | None = None
     answer_headers: dict[str, str] = field(default_factory=dict)
-    client_left: float | None = None
+    patience: Patience = field(default_factory=Patience)
     aborted: float | None = None
     replay_of: str | None = None
     told_elsewhere: bool = False
@@ -83,7 +84,8 @@ class RequestRecord:
     @property
     def abort_s(self) -> float | None:
         """From noticing that the client left to having told the engine."""
-        return None if self.client_left is None or self.aborted is None else self.aborted - self.client_left
+        left = self.patience.left_at
+        return None if left is None or self.aborted is None else self.aborted - left
 
     @property
     def duration_s(self) -> float | None:

@@ -1,0 +1,78 @@
+"""One request and its response on a connection of uvicorn's: what an app sends, as HTTP/1.1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+BODILESS = frozenset({204, 304})
+
+
+class Cycle(RequestResponseCycle):
+    """uvicorn's, with heads written in one go: it searches each header twice for what may not be in it."""
+
+    async def send(self, message: Any) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            self._begin(message)
+        elif not self.response_complete:
+            self._go_on(message)
+        else:
+            raise RuntimeError("The response was complete already.")
+
+    def _begin(self, message: Any) -> None:
+        """Raises RuntimeError for headers that would end early or begin others (response splitting)."""
+        if message["type"] != "http.response.start":
+            raise RuntimeError(f"Expected the start of a response, got {message['type']!r}.")
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        status = message["status"]
+        lines = [STATUS_LINE[status]]
+        closes = False
+        for name, value in (*self.default_headers, *message.get("headers", ())):
+            if name == b"content-length":
+                self.expected_content_length = int(value)
+                self.chunked_encoding = False
+            elif name == b"connection" and b"close" in value.lower():
+                self.keep_alive = False
+                closes = True
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not self.keep_alive and not closes:
+            lines.append(b"connection: close\r\n")
+        if self.chunked_encoding is None and status not in BODILESS and self.scope["method"] != "HEAD":
+            self.chunked_encoding = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        head = b"".join(lines)
+        if not head.count(b"\r") == head.count(b"\n") == len(lines) or b"\0" in head:
+            raise RuntimeError("A header holds a line break or a NUL.")
+        self.transport.write(head + b"\r\n")
+
+    def _go_on(self, message: Any) -> None:
+        """Raises RuntimeError for a body that is not as long as was said."""
+        if message["type"] != "http.response.body":
+            raise RuntimeError(f"Expected a response's body, got {message['type']!r}.")
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self.scope["method"] == "HEAD":
+            self.expected_content_length = 0
+        elif self.chunked_encoding:
+            framed = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                framed += b"0\r\n\r\n"
+            self.transport.write(framed)
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0:
+                raise RuntimeError("The body is longer than its Content-Length.")
+            self.transport.write(body)
+        if not more:
+            if self.expected_content_length:
+                raise RuntimeError("The body is shorter than its Content-Length.")
+            self.response_complete = True
+            self.message_event.set()
+            if not self.keep_alive:
+                self.transport.close()
+            self.on_response()
