@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from forebay.chat.reasoning import ReasoningFamily
 from forebay.types import GenerationRequest, Sampling
+from forebay.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Work:
     """What one HTTP request asks of the engine, once its text has been read; all have the same `num_choices`."""
 
