@@ -22,11 +22,11 @@ class Work:
 
     @property
     def prompt_tokens(self) -> int:
-        return sum(len(request.prompt.token_ids) for request in self.requests)
+        return sum([len(request.prompt.token_ids) for request in self.requests])
 
     @property
     def max_completion_tokens(self) -> int:
-        return sum(request.num_choices * request.sampling.max_tokens for request in self.requests)
+        return sum([request.num_choices * request.sampling.max_tokens for request in self.requests])
 
     def clamped(self, max_completion_tokens: int) -> Work:
         """The same with at most so many tokens, evenly for all choices."""
