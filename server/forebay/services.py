@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from forebay import __version__
 from forebay.admission import Admission
@@ -83,8 +84,7 @@ class Services:
 
     def fingerprint(self, info: EngineInfo) -> str:
         """OpenAI's `system_fingerprint`: answers to the same seed may differ when this does."""
-        parts = (__version__, info.engine, info.model_id, info.revision, info.device, info.dtype)
-        return "fp_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:10]
+        return _fingerprint(__version__, info.engine, info.model_id, info.revision, info.device, info.dtype)
 
     def observe(self, record: RequestRecord) -> None:
         """Logs and measures one finished request."""
@@ -123,6 +123,12 @@ class Services:
             last.push_async_callback(self.sharing.close)
             last.push_async_callback(self.host.close, FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
             last.push_async_callback(self.claims.close)
+
+
+@lru_cache(maxsize=8)
+def _fingerprint(*parts: str | None) -> str:
+    """Of the parts in their order: the same for every answer of one engine."""
+    return "fp_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:10]
 
 
 def build_services(settings: Settings, engine: Callable[[], Engine] | None = None) -> Services:

@@ -59,7 +59,8 @@ def json_body(schema: type[BodyT], scope: Scope) -> Callable[..., Awaitable[Body
 
 def note_ignored(request: Request, names: Sequence[str]) -> None:
     """The answer's `x-ignored-params` will list them."""
-    request.state.ignored_params = (*getattr(request.state, "ignored_params", ()), *names)
+    if names:
+        request.state.ignored_params = (*getattr(request.state, "ignored_params", ()), *names)
 
 
 def check_media_type(request: Request) -> None:
