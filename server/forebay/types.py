@@ -148,6 +148,12 @@ class GenerationRequest:
     priority: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    def dispatched(self, priority: int, cache_salt: str) -> GenerationRequest:
+        """The same as the engine gets it, once its turn has come."""
+        return GenerationRequest(
+            self.request_id, self.prompt, self.sampling, self.num_choices, cache_salt, priority, self.metadata
+        )
+
 
 @value
 class Alternative:

@@ -28,11 +28,14 @@ class Work:
     def max_completion_tokens(self) -> int:
         return sum([request.num_choices * request.sampling.max_tokens for request in self.requests])
 
+    @property
+    def num_choices(self) -> int:
+        """Of all requests together."""
+        return sum([request.num_choices for request in self.requests])
+
     def clamped(self, max_completion_tokens: int) -> Work:
         """The same with at most so many tokens, evenly for all choices."""
-        if max_completion_tokens >= self.max_completion_tokens:
-            return self
-        each = max_completion_tokens // sum(request.num_choices for request in self.requests)
+        each = max_completion_tokens // self.num_choices
         return replace(
             self,
             requests=[replace(request, sampling=_shortened(request.sampling, each)) for request in self.requests],

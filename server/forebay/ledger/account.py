@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from forebay.failpoints import failpoint
@@ -14,6 +13,7 @@ from forebay.ledger.tally import Stream, Tally
 from forebay.ledger.writes import LedgerWrites, Posting
 from forebay.stores.group_commit import GroupCommit
 from forebay.types import Usage
+from forebay.values import value
 
 ALLOWANCE = 16
 """Tokens that may be on their way to a client before a checkpoint of them is durable; none in strict mode."""
@@ -31,7 +31,7 @@ OnSettled = Callable[[int, int], None]
 """Told tokens and cost, once."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EngineUse:
     """Microseconds in our queue and the engine's, in prefill, in decoding."""
 
@@ -173,7 +173,7 @@ class Account:
             decode_us=use.decode_us,
         )
         free = None
-        if generated != billed:
+        if generated is not billed and generated != billed:
             free = row._replace(
                 kind="uncharged",
                 prompt_tokens=generated.prompt_tokens - billed.prompt_tokens,
