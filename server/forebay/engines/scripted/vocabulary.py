@@ -32,7 +32,7 @@ TOKEN_BYTES: tuple[bytes, ...] = (
 
 VOCAB_SIZE = len(TOKEN_BYTES)
 
-PLAIN: tuple[str | None, ...] = tuple(
-    None if (token >= 128 and token < FIRST_PIECE) else TOKEN_BYTES[token].decode() for token in range(VOCAB_SIZE)
+PLAIN: tuple[str, ...] = tuple(
+    "" if (token >= 128 and token < FIRST_PIECE) else TOKEN_BYTES[token].decode() for token in range(VOCAB_SIZE)
 )
-"""The text of tokens that are whole characters and not special; None for all others."""
+"""The text of tokens that are whole characters and not special; empty for all others."""
