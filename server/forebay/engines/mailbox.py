@@ -108,7 +108,8 @@ class DeltaMailbox:
                 raise StopAsyncIteration
             if self._waiter is not None:
                 raise RuntimeError("a DeltaMailbox has one consumer")
-            waiter = self._waiter = self._loop.create_future()
+            waiter: asyncio.Future[Delta | None] = self._loop.create_future()
+            self._waiter = waiter
             try:
                 delta = await waiter
             except asyncio.CancelledError:

@@ -31,10 +31,10 @@ class Choice:
         "_ends",
         "_logprobs",
         "_matcher",
-        "_max_run",
         "_max_tokens",
         "_model",
         "_num_careful",
+        "_one_by_one",
         "_sampler",
         "_sampling",
         "_script",
@@ -80,7 +80,7 @@ class Choice:
         self._sampler = Sampler(job.request, self._ends, self._uniform) if self._num_careful else None
         self._stream = TextStream(sampling.skip_special_tokens)
         self._matcher = StopMatcher(sampling.stop, sampling.include_stop_str_in_output) if sampling.stop else None
-        self._max_run = max_tokens if script is None and self._matcher is None else 1
+        self._one_by_one = script is not None or self._matcher is not None
         self._logprobs: list[TokenLogprob] = []
 
     @property
@@ -92,19 +92,17 @@ class Choice:
         """Draws up to `burst` tokens, all of a script's item at least, one where logits must be looked at."""
         if self.num_tokens == 0:
             self.first_token_at, burst = time.monotonic(), 1
-        elif self.num_tokens < self._num_careful:
-            burst = 1
-        else:
-            burst = min(burst, self._max_tokens - self.num_tokens)
+        elif self.num_tokens + burst > self._max_tokens:
+            burst = self._max_tokens - self.num_tokens
         if self.failure is not None:
             burst = min(burst, self.failure.num_tokens - self.num_tokens)
-        token_ids: list[int] = []
-        text = ""
-        scripted = self._script is not None
-        while self.finish_reason is None and (len(token_ids) < burst or (scripted and self._inside_item())):
-            run = self._draw(min(burst - len(token_ids), self._max_run))
-            token_ids += run
-            text += self._absorb(run)
+        if self._one_by_one or self.num_tokens < self._num_careful:
+            token_ids, text = self._advance_one_by_one(burst)
+        else:
+            token_ids, self._context = self._model.write(
+                self._context, burst, self._ends, self._sampling.temperature, self._uniform
+            )
+            text = self._absorb(token_ids)
         logprobs: tuple[TokenLogprob, ...] = ()
         if self._logprobs:
             logprobs, self._logprobs = tuple(self._logprobs), []
@@ -119,23 +117,30 @@ class Choice:
             times=None if self.finish_reason is None else self._times(),
         )
 
-    def _draw(self, num_tokens: int) -> list[int]:
-        """A run of up to `num_tokens`, of which only the last can end the choice."""
-        forced = None if self._script is None else self._scripted_token()
+    def _advance_one_by_one(self, burst: int) -> tuple[list[int], str]:
+        """(token ids, text) where a token may end the choice by more than its id, or is not the model's own."""
+        if self.num_tokens < self._num_careful:
+            burst = 1
+        token_ids: list[int] = []
+        text = ""
+        while self.finish_reason is None and (len(token_ids) < burst or self._inside_item()):
+            token = self._draw()
+            self._context = advance(self._context, token)
+            token_ids.append(token)
+            text += self._absorb([token])
+        return token_ids, text
+
+    def _draw(self) -> int:
+        forced = self._scripted_token()
         if self._sampler is not None and self.num_tokens < self._num_careful:
-            token = self._draw_carefully(self._sampler, forced)
-        elif forced is not None:
-            token = forced
-        else:
-            temperature = self._sampling.temperature
-            run, self._context = self._model.write(self._context, num_tokens, self._ends, temperature, self._uniform)
-            self.num_tokens += len(run)
-            return run
-        self._context = advance(self._context, token)
-        self.num_tokens += 1
-        return [token]
+            return self._draw_carefully(self._sampler, forced)
+        if forced is not None:
+            return forced
+        (token,), _ = self._model.write(self._context, 1, (), self._sampling.temperature, self._uniform)
+        return token
 
     def _draw_carefully(self, sampler: Sampler, forced: int | None) -> int:
+        """As bias, penalties and filters want it, with its log-probability if that is asked for."""
         logits = self._model.logits[state_of(self._context)]
         if forced is not None:
             logits = logits.copy()
@@ -146,9 +151,10 @@ class Choice:
             self._logprobs.append(sampler.logprob(logits, token, reported))
         return token
 
-    def _absorb(self, run: list[int]) -> str:
-        """The text that `run` releases; decides whether it ends the choice. A stop string wins over the length."""
-        sampling, last = self._sampling, run[-1]
+    def _absorb(self, token_ids: list[int]) -> str:
+        """Counts them; the text that they release. Whether the last ends the choice: a stop string wins over length."""
+        self.num_tokens += len(token_ids)
+        sampling, last = self._sampling, token_ids[-1]
         by_id = last in self._ends
         if by_id:
             self.finish_reason = "stop"
@@ -156,7 +162,7 @@ class Choice:
         elif self.num_tokens >= self._max_tokens:
             self.finish_reason = "length"
         show = not by_id or sampling.include_stop_str_in_output
-        text = self._stream.push(run if show else run[:-1])
+        text = self._stream.push(token_ids if show else token_ids[:-1])
         if self._matcher is None:
             return text
         text = self._matcher.push(text, self.num_tokens > sampling.min_tokens)

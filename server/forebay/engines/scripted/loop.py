@@ -103,8 +103,10 @@ class StepLoop:
             self._hung_by = None
         try:
             if self._hung_by is None:
-                self._free_closed()
-                self._admit()
+                if self._any_closed:
+                    self._free_closed()
+                if self._waiting:
+                    self._admit()
                 self._step()
         except Exception as exc:
             self.end(self._on_death(exc))
@@ -126,8 +128,6 @@ class StepLoop:
                 self._timer = self._loop.call_later(max(delay, TICK_S), self._wake)
 
     def _free_closed(self) -> None:
-        if not self._any_closed:
-            return
         self._any_closed = False
         for choice in [choice for choice in self._running if choice.job.closed]:
             self._free(choice, "abort")
@@ -165,7 +165,7 @@ class StepLoop:
             job = choice.job
             if job.closed:
                 continue
-            if choice.failing:
+            if choice.failure is not None and choice.failing:
                 self._fail(choice)
                 if self._hung_by is not None:
                     self._ready += batch[position:]

@@ -40,7 +40,7 @@ class PseudoModel:
         """The context after a prompt; one that does not end the answer before it began."""
         context = self._seed
         for token in token_ids:
-            context = ((context ^ token) * _FACTOR + 1) & _MASK  # `advance`, without a call a token
+            context = ((context ^ token) * _FACTOR + 1) & _MASK
         while state_of(context) < NUM_EOS_STATES:
             context = advance(context, EOS)
         return context

@@ -30,12 +30,9 @@ def uniform_numbers(sampling: Sampling, context: int, index: int) -> Callable[[]
 
 def num_careful_draws(sampling: Sampling, ends: frozenset[int]) -> float:
     """How many draws must see the logits, one by one; those after them need only a look into the model's tables."""
-    if (
-        sampling.num_logprobs is not None
-        or sampling.logit_bias
-        or _penalises(sampling)
-        or (sampling.temperature != 0.0 and _filters(sampling))
-    ):
+    filters = sampling.top_k is not None or sampling.top_p < 1.0 or sampling.min_p > 0.0
+    penalises = sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0
+    if sampling.num_logprobs is not None or sampling.logit_bias or penalises or (filters and not sampling.greedy):
         return math.inf
     return sampling.min_tokens if ends else 0
 
@@ -43,17 +40,14 @@ def num_careful_draws(sampling: Sampling, ends: frozenset[int]) -> float:
 class Sampler:
     """The draws of one choice that must see the logits."""
 
-    __slots__ = ("_counts", "_ends", "_penalises", "_prompt", "_sampling", "_uniform")
+    __slots__ = ("_counts", "_ends", "_prompt", "_sampling", "_uniform")
 
-    def __init__(
-        self, request: GenerationRequest, ends: frozenset[int], uniform: Callable[[], float] | None
-    ) -> None:
+    def __init__(self, request: GenerationRequest, ends: frozenset[int], uniform: Callable[[], float] | None) -> None:
         """`ends`: the tokens that end the choice; `uniform`: what `uniform_numbers` gives."""
         self._sampling = request.sampling
         self._ends = ends
         self._uniform = uniform
-        self._penalises = _penalises(request.sampling)
-        self._prompt = frozenset(request.prompt.token_ids if self._penalises else ())
+        self._prompt = frozenset(request.prompt.token_ids if request.sampling.repetition_penalty != 1.0 else ())
         self._counts: Counter[int] = Counter()
 
     def draw(self, logits: list[float], num_tokens: int) -> int:
@@ -64,8 +58,7 @@ class Sampler:
         else:
             running_sum = list(accumulate(self._filter(weights(adjusted, self._sampling.temperature))))
             token = bisect_right(running_sum, self._uniform() * running_sum[-1])
-        if self._penalises:
-            self._counts[token] += 1
+        self._counts[token] += 1
         return token
 
     def logprob(self, logits: list[float], token: int, forced: float | None) -> TokenLogprob:
@@ -91,8 +84,9 @@ class Sampler:
             for token in self._prompt | self._counts.keys():
                 factor = wanted.repetition_penalty
                 adjusted[token] = adjusted[token] / factor if adjusted[token] > 0 else adjusted[token] * factor
-        for token, count in self._counts.items():
-            adjusted[token] -= wanted.frequency_penalty * count + wanted.presence_penalty
+        if wanted.frequency_penalty or wanted.presence_penalty:
+            for token, count in self._counts.items():
+                adjusted[token] -= wanted.frequency_penalty * count + wanted.presence_penalty
         return adjusted
 
     def _filter(self, mass: list[float]) -> list[float]:
@@ -112,14 +106,6 @@ class Sampler:
             if budget <= 0.0:
                 break
         return kept
-
-
-def _penalises(wanted: Sampling) -> bool:
-    return bool(wanted.presence_penalty or wanted.frequency_penalty) or wanted.repetition_penalty != 1.0
-
-
-def _filters(wanted: Sampling) -> bool:
-    return wanted.top_k is not None or wanted.top_p < 1.0 or wanted.min_p > 0.0
 
 
 def _alternative(token: int, logprob: float) -> Alternative:

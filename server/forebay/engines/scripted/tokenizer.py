@@ -22,6 +22,7 @@ _UNIT = re.compile(r" ?[A-Za-z]+|\n\n|.", re.DOTALL)
 _SPECIAL = re.compile("(" + "|".join(map(re.escape, SPECIALS.values())) + ")")
 _PIECE_IDS = {piece: token for token, piece in enumerate(PIECES, FIRST_PIECE)}
 _SPECIAL_IDS = {name: token for token, name in SPECIALS.items()}
+_plain_text = PLAIN.__getitem__
 _END_IDS, _END = (IM_END, ord("\n")), f"{SPECIALS[IM_END]}\n"
 
 CHAT_TEMPLATE = (
@@ -103,13 +104,14 @@ class TextStream:
 
     def push(self, token_ids: Sequence[int]) -> str:
         if self._decoder is None:
-            texts = list(map(PLAIN.__getitem__, token_ids))
-            if all(texts):
-                return "".join(texts)
+            try:
+                return "".join(map(_plain_text, token_ids))
+            except KeyError:
+                pass
         return "".join([self._decode(token) for token in token_ids])
 
     def _decode(self, token: int) -> str:
-        if self._decoder is None and PLAIN[token]:
+        if self._decoder is None and token in PLAIN:
             return PLAIN[token]
         if self._skip_special and token in SPECIALS:
             return ""
