@@ -142,17 +142,17 @@ class StepLoop:
             choice.num_cached_tokens = self._prefixes.match_and_add(job.request.cache_salt, prompt)
             choice.due_at = choice.admitted_at = time.monotonic()
             self._running[choice] = None
-            self._put_off(choice, job.directives.first_token_s)
+            if job.directives.first_token_s:
+                self._put_off(choice, job.directives.first_token_s)
+            else:
+                self._ready.append(choice)
             if self._journal is not None:
                 self._journal.write(job.request.request_id, choice.index, "start", len(prompt))
 
     def _put_off(self, choice: Choice, delay_s: float) -> None:
         """Steps it so long after its last step was due."""
-        if delay_s == 0.0:
-            self._ready.append(choice)
-        else:
-            choice.due_at += delay_s
-            heapq.heappush(self._due, (choice.due_at, next(self._order), choice))
+        choice.due_at += delay_s
+        heapq.heappush(self._due, (choice.due_at, next(self._order), choice))
 
     def _step(self) -> None:
         batch, self._ready = self._ready, []
@@ -179,10 +179,12 @@ class StepLoop:
             self.num_generated_tokens += len(delta.token_ids)
             if self._journal is not None:
                 self._journal.write(job.request.request_id, choice.index, "tokens", len(delta.token_ids))
-            if choice.finish_reason is None:
+            if choice.finish_reason is not None:
+                self._free(choice, "finish")
+            elif job.directives.inter_token_s:
                 self._put_off(choice, job.directives.inter_token_s)
             else:
-                self._free(choice, "finish")
+                self._ready.append(choice)
             job.mailbox.put(delta)
             if job.num_open == 0:
                 job.mailbox.close()
