@@ -191,7 +191,7 @@ class FairQueue:
     def _floor(self) -> int:
         if not self.num_waiting:
             return self._last.counter
-        return min((of.counter for of in self._classes.values() if of.num_waiting))
+        return min(of.counter for of in self._classes.values() if of.num_waiting)
 
     def _take(self, turn: Turn) -> None:
         """Out of the queue."""
