@@ -18,6 +18,9 @@ from forebay.types import Caller
 POLL_S = 0.05
 MAX_PATIENCE_MS = 60_000
 
+NUM_READY = 1024
+"""Keys and tenants of which all is kept, whether they ask or not: 1.3 KB each."""
+
 
 class Guard:
     """Knows all keys and tenants that have spent or asked. Lives on one event loop."""
@@ -28,12 +31,13 @@ class Guard:
         *,
         wall_ms: Callable[[], int],
         steady_ms: Callable[[], int],
+        num_ready: int = NUM_READY,
     ) -> None:
-        """Windows go by the wall clock, limits by one that is never set."""
+        """Windows go by the wall clock, limits by one that is never set. `num_ready`: see `Parties`."""
         self._limiter = limiter
         self._wall_ms = wall_ms
         self._steady_ms = steady_ms
-        self.parties = Parties(steady_ms, can_rest=not limiter.keeps_parties)
+        self.parties = Parties(steady_ms, num_ready=num_ready, can_rest=not limiter.keeps_parties)
 
     def seed(self, rows: Iterable[tuple[int, str, str, int, int]]) -> None:
         """What was settled before: (UTC day, tenant, key id, tokens, cost), as the ledger's `daily_totals` has it."""

@@ -51,8 +51,8 @@ class Limits:
         self.tokens: Bucket | None = None
         self.in_flight = 0
         self.promises = Promises()
-        self.used_at = 0
-        """When it was asked, or something ended, last."""
+        self.used_at = -MINUTE_MS
+        """When it was asked, or something ended, last; steady clocks begin at 0."""
         self._starts = 0
         self._mean_ms = UNKNOWN_DURATION_MS
         self._num_ended = 0
@@ -149,6 +149,11 @@ class Limits:
         """Of requests and of tokens."""
         requests, tokens = self.requests, self.tokens
         return None if requests is None else requests.left, None if tokens is None else tokens.left
+
+    def lift(self) -> None:
+        """Nothing limits it any more, so nothing is promised; a limit that is set later begins anew."""
+        self.requests = self.tokens = None
+        self.promises = Promises()
 
     def is_at_rest(self, now: int) -> bool:
         """Whether it is as good as new, at whatever rate: for a minute nothing was asked, nothing runs or is promised

@@ -10,9 +10,6 @@ from forebay.tenants.limits import Limits, is_limited
 from forebay.tenants.spending import Spending, Sum
 from forebay.types import Budget, Caller, Policy
 
-MANY_AWAKE = 1024
-"""So many are kept ready, whether they ask or not."""
-
 Name = tuple[str, str | None]
 """A tenant and a key of its; None: the tenant itself."""
 
@@ -72,14 +69,16 @@ class Standing:
 class Parties:
     """All that have spent or asked.
 
-    What rests is kept as what it has spent, 24 bytes a day, and is as it was when it asks again: a party rests when its
-    limits are as good as new, and a tenant only while none of its keys is awake. With every one that wakes, two others
-    are looked at in turn, so those awake are `MANY_AWAKE`, or about twice those that asked in the last minute.
+    What rests is kept as what it has spent, 24 bytes a day, and when it asks again all is as it was, but for how long
+    its requests lasted. A party rests once its limits are as good as new, a tenant only while none of its keys is
+    awake. With each that wakes two others are looked at in turn, so those awake are `num_ready`, or not many more than
+    asked in the last minutes.
     """
 
-    def __init__(self, steady_ms: Callable[[], int], *, can_rest: bool) -> None:
-        """`can_rest` False: others refer to parties, so all stay awake."""
+    def __init__(self, steady_ms: Callable[[], int], *, num_ready: int, can_rest: bool) -> None:
+        """`num_ready`: how many stay awake in any case. `can_rest` False: others refer to parties, so all do."""
         self._steady_ms = steady_ms
+        self._num_ready = num_ready
         self._can_rest = can_rest
         self._standings: dict[Name, Standing] = {}
         self._awake: dict[Name, Party] = {}
@@ -119,8 +118,10 @@ class Parties:
         if name not in self._standings:
             tenant.num_keys += 1
         standing = self._standings[name] = Standing(key, caller.key_policy, tenant, caller.tenant_policy)
-        if self._can_rest and len(self._line) > MANY_AWAKE:
-            self._let_rest(2)
+        for party in standing.unlimited:
+            party.limits.lift()
+        if self._can_rest and len(self._line) > self._num_ready:
+            self._let_rest()
         return standing
 
     def _wake(self, name: Name) -> Party:
@@ -130,9 +131,10 @@ class Parties:
             self._line.append(name)
         return party
 
-    def _let_rest(self, most: int) -> None:
+    def _let_rest(self) -> None:
+        """Two at most, and none that has woken just now."""
         now = self._steady_ms()
-        for _ in range(most):
+        for _ in range(min(2, len(self._line) - 2)):
             name = self._line.popleft()
             party = self._awake[name]
             if party.num_keys or not party.limits.is_at_rest(now):

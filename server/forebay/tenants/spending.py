@@ -47,11 +47,11 @@ class Spending:
 
     def rows(self) -> array[int]:
         """All there is to be kept of it."""
-        rows = array("q")
+        rows: list[int] = []
         for day, there in self._days.items():
             if there.tokens or there.cost:
-                rows.extend((day, there.tokens, there.cost))
-        return rows
+                rows += (day, there.tokens, there.cost)
+        return array("q", rows)
 
     def add(self, day: int, tokens: int, cost: int) -> None:
         """Negative to take back."""
