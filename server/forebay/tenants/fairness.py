@@ -81,15 +81,15 @@ class Turn:
         self.priority = self.of.rank + flow.num_running
         flow.num_running += num_slots
         self._granted = time.perf_counter()
-        self._charge(PROMPT_WEIGHT * self._num_prompt_tokens)
+        cost = PROMPT_WEIGHT * self._num_prompt_tokens
+        flow.counter += cost
+        self.of.counter += cost * self.of.price
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
     def generated(self, num_tokens: int) -> None:
         """The engine has generated so many tokens for them."""
-        self._charge(COMPLETION_WEIGHT * num_tokens)
-
-    def _charge(self, cost: int) -> None:
+        cost = COMPLETION_WEIGHT * num_tokens
         self.flow.counter += cost
         self.of.counter += cost * self.of.price
 
