@@ -59,9 +59,7 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 request_id = record.client_request_id or record.request_id
-                headers = [*message["headers"], (b"x-request-id", request_id.encode())]
-                for name, value in record.answer_headers.items():
-                    headers.append((name.encode(), value.encode()))
+                headers = [*message["headers"], (b"x-request-id", request_id.encode()), *record.answer_headers]
                 if ignored := state.get("ignored_params"):
                     headers.append((b"x-ignored-params", ignored_header(ignored).encode("latin-1")))
                 if self._drain.draining:

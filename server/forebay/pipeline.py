@@ -116,7 +116,7 @@ class Pipeline:
             cost=None if price is None else partial(price.most, prompt_tokens),
             fingerprint=record.fingerprint,
         )
-        record.answer_headers.update(hold.headers)
+        record.answer_headers += hold.raw_headers
         try:
             account = await self._ledger.open(
                 caller,

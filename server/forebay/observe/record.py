@@ -58,7 +58,7 @@ class RequestRecord:
     first_token: float | None = None
     last_token: float | None = None
     ended: float | None = None
-    answer_headers: dict[str, str] = field(default_factory=dict)
+    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     patience: Patience = field(default_factory=Patience)
     aborted: float | None = None
     replay_of: str | None = None
