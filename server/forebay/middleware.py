@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext
 from itertools import chain
+from typing import Any, cast
 
 import structlog
 from starlette.responses import Response
@@ -35,8 +36,9 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
-        trusted = services.settings.forwarded_allow_ips
-        self._proxied: ASGIApp = ProxyHeadersMiddleware(app, trusted) if trusted else app  # type: ignore[arg-type, assignment]
+        self._proxied: Any = app
+        if trusted := services.settings.forwarded_allow_ips:
+            self._proxied = ProxyHeadersMiddleware(cast(Any, app), trusted)
         self._services = services
         self._drain = services.drain
         self._limit_s = services.settings.request_timeout_s

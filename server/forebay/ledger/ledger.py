@@ -131,8 +131,9 @@ class Ledger:
         # fmt: off
         held = Entry(
             record.request_id, "reserve", at, at, caller.tenant, caller.key_id, record.user, record.model, None,
-            record.route, record.stream, "open", None, prompt_tokens, 0, completion_tokens, 0, cost, price_version, None,
-            None, None, None, record.client_request_id, record.retry_count, record.safety_identifier, metadata, False,
+            record.route, record.stream, "open", None, prompt_tokens, 0, completion_tokens, 0, cost, price_version,
+            None, None, None, None, record.client_request_id, record.retry_count, record.safety_identifier, metadata,
+            False,
         )
         # fmt: on
 
