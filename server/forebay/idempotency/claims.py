@@ -95,9 +95,9 @@ class Claim:
 
     def _abandon(self) -> None:
         """Nobody has followed for the grace, or could any more."""
-        if not self._is_kept:  # else the key is its until the answer is on the disk
+        if self._settlement is None:  # else it is complete, and the key is its until the answer is on the disk
             self._claims.release(self)
-        self.record.patience.client_left()
+            self.record.patience.client_left()
 
     async def write(self, piece: bytes) -> None:
         await self.recording.write(piece)
