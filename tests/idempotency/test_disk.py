@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -63,7 +62,7 @@ async def test_who_comes_back_while_it_is_kept(tmp_path: Path) -> None:
             witness.wait_for(request_id, "tokens")
             other.execute("BEGIN IMMEDIATE")
             witness.wait_for(request_id, "finish")
-        time.sleep(2 * GRACE_S)
+        await asyncio.sleep(2 * GRACE_S)
         async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
             coming = asyncio.create_task(client.post(CHAT, json=body, headers=key))
             await asyncio.sleep(GRACE_S)
