@@ -113,8 +113,7 @@ class _Producer:
         claim, record = self._claim, self._claim.record
         try:
             await send_answer(await ask(request=self._request), self._request.scope, self._request.receive, self._send)
-            with record.patience:
-                await claim.keep()
+            await claim.keep()
         except ClientGone:
             record.outcome = "client_gone"
             record.status = record.status or CLIENT_CLOSED_REQUEST

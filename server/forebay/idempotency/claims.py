@@ -112,10 +112,11 @@ class Claim:
     async def keep(self) -> None:
         """The answer has been written: shows its end, once settlement and answer are durable, both or none.
 
-        One that ended with an error is not kept.
+        One that ended with an error is not kept. Raises what the request's patience ends with, where it has to wait.
         """
         if self._settlement is not None:
-            await asyncio.shield(self._store(self._settlement))
+            with self.record.patience:
+                await asyncio.shield(self._store(self._settlement))
             failpoint("answer_stored")
         self.recording.end()
 
