@@ -1,201 +1,87 @@
-"""`forebay bench serve | compare | frontend | soak | short`: load on servers, figures, reports."""
+"""`forebay bench serve | compare`: load on servers, figures, comparisons, reports."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
-from forebay.bench.datasets.auto import DATASETS
+from forebay.bench.flags import add_dataset, add_figures, add_load, add_target, read_plan, whole
 from forebay.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from forebay.bench.plan import Plan
+    from forebay.bench.serve import Ran
 
 EXIT_FAILURES = 1
-CHAT = "/v1/chat/completions"
 
 
 def add_bench_commands(bench: argparse.ArgumentParser) -> None:
     """Each sets `run`, which takes the arguments and returns the exit code."""
-    commands = bench.add_subparsers(required=True, metavar="{serve,compare,frontend,soak,short}")
+    commands = bench.add_subparsers(required=True, metavar="{serve,compare}")
     serve = commands.add_parser("serve", help="put a load on a server and measure it, at one or several rates")
-    _add_target(serve)
-    _add_load(serve)
-    _add_dataset(serve)
-    _add_output(serve)
-    serve.set_defaults(run=_serve)
-
-
-def _add_target(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("server").add_argument
-    add("--base-url", default="http://127.0.0.1:8000", help="default %(default)s")
-    add("--endpoint", default=CHAT, choices=(CHAT, "/v1/completions"), help="default %(default)s")
-    add("--model", help="default: the first that /v1/models names")
-    add("--api-key", help="default: the variable OPENAI_API_KEY, which other users of this machine cannot see")
-    add("--header", action="append", default=[], metavar="NAME=VALUE", help="in every request; may be repeated")
-    add("--timeout-s", type=_positive, default=600.0, help="of one request, default %(default)g")
-    add("--insecure", action="store_true", help="believe any TLS certificate")
-
-
-def _add_load(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("load").add_argument
-    add("--request-rate", type=_positive, nargs="+", default=[float("inf")], help="requests/s, or inf (the default)")
-    add("--burstiness", type=_positive, default=1.0, help="gamma shape of the gaps: 1 Poisson, less is burstier")
-    add("--max-concurrency", type=_whole, nargs="+", default=[None], help="most requests at once; default no bound")
-    add("--num-prompts", type=_whole, nargs="+", default=[1000], help="requests a step, default 1000")
-    add("--num-warmups", type=_whole, default=0, help="requests before each step that are not counted")
-    add("--no-stream", action="store_true", help="ask for whole answers")
-    add("--ignore-eos", action="store_true", help="answers as long as asked for (vLLM, Forebay)")
-    add("--self-timed", action="store_true", help="requests come when the dataset says")
-    add("--extra-body", type=_object, default={}, metavar="JSON", help="fields for every request's body")
-    add("--seed", type=int, help="default: another one each time, so that no cache knows the prompts")
-
-
-def _add_dataset(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("dataset").add_argument
-    add("--dataset-name", choices=DATASETS, default="random", help="default %(default)s")
-    add("--dataset-path", type=Path, help="of custom (JSON lines), sharegpt (JSON), burstgpt (CSV)")
-    add("--input-len", type=_whole, default=128, help="tokens of a made-up prompt, default %(default)s")
-    add("--output-len", type=_whole, help="tokens of an answer at most; default 128, or what the file says")
-    add("--range-ratio", type=float, default=0.0, help="lengths vary by this share of themselves, default 0")
-    add("--prefix-len", type=_whole, default=0, help="tokens that prompts have in common")
-    add("--num-prefixes", type=_whole, default=10, help="of prefix_repetition, default %(default)s")
-    add("--num-turns", type=_whole, default=4, help="of multi_turn, default %(default)s")
-    add("--num-distinct", type=_whole, default=100, help="prompts of cache_replay, default %(default)s")
-    add("--skew", type=float, default=1.0, help="of cache_replay: exponent of Zipf's law, default %(default)g")
-    add("--token-ids", type=_range, default=range(1000, 30_000), metavar="LOW:HIGH", help="default 1000:30000")
-
-
-def _add_output(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("output").add_argument
-    add("--goodput", nargs="+", default=[], metavar="NAME:MS", help="SLOs on ttft, tpot, e2el")
-    add("--metric-percentiles", default="50,90,95,99", help="default %(default)s")
-    add("--label", default=time.strftime("forebay-bench-%Y%m%d-%H%M%S"), help="what files are called")
-    add("--metadata", action="append", default=[], metavar="NAME=VALUE", help="written to the result")
-    add("--result-dir", type=Path, help="write JSON and CSV there")
-    add("--save-detailed", action="store_true", help="add every request to the JSON")
-    add("--report", action="store_true", help="write PNG charts and one HTML file too; needs forebay[bench]")
+    serve.add_argument("--base-url", default="http://127.0.0.1:8000", help="default %(default)s")
+    serve.add_argument("--result-dir", type=Path, help="write JSON and CSV there")
+    serve.add_argument("--report", action="store_true", help="PNG charts and one HTML file too; needs forebay[bench]")
+    compare = commands.add_parser("compare", help="two servers in turn, or two sets of results: ratios with intervals")
+    compare.add_argument("first", metavar="A", help="a URL, a result file or a folder of them")
+    compare.add_argument("second", metavar="B", help="the same; the same load goes to both URLs")
+    compare.add_argument("--pairs", type=whole, default=7, help="default %(default)s, no fewer")
+    compare.add_argument("--json", action="store_true", help="one JSON object")
+    for parser, run in ((serve, _serve), (compare, _compare)):
+        add_target(parser)
+        add_load(parser)
+        add_dataset(parser)
+        add_figures(parser)
+        parser.set_defaults(run=run)
 
 
 def _serve(args: argparse.Namespace) -> int:
     from forebay.bench.quick import run_quick
+    from forebay.bench.report import check_charts, write_report
+    from forebay.bench.results import write_results
     from forebay.bench.serve import run_plan
     from forebay.bench.summary import summary
 
-    plan = _plan(args)
-    folder = args.result_dir
+    plan = read_plan(args, args.base_url)
+    folder: Path | None = args.result_dir
     if args.report:
-        from forebay.bench.report import check_charts
-
-        folder = folder or Path()
         check_charts()
+        folder = folder or Path()
     ran = run_quick(run_plan(plan, lambda each: print(summary(each.step.name, each.result), flush=True)))
     if folder is not None:
-        from forebay.bench.results import write_results
-
         paths = write_results(folder, ran, detailed=args.save_detailed)
-        if args.report:
-            from forebay.bench.report import write_report
-
-            paths += write_report(folder, plan.label, ran)
+        paths += write_report(folder, plan.label, ran) if args.report else []
         print("\n".join(str(path) for path in paths))
-    failed = sum(each.result["failed"] for each in ran)
-    return EXIT_FAILURES if failed else 0
+    return EXIT_FAILURES if any(each.result["failed"] for each in ran) else 0
 
 
-def _plan(args: argparse.Namespace) -> Plan:
-    from forebay.bench.client import Target
-    from forebay.bench.datasets import DatasetOptions
-    from forebay.bench.plan import Plan, make_steps
+def _compare(args: argparse.Namespace) -> int:
+    from forebay.bench.compare import as_json, compare, run_pairs, table
+    from forebay.bench.intervals import MIN_PAIRS
+    from forebay.bench.quick import run_quick
+    from forebay.bench.results import read_results
+    from forebay.cli_data import print_json
 
-    target = Target(
-        base_url=args.base_url,
-        endpoint=args.endpoint,
-        api_key=args.api_key or os.environ.get("OPENAI_API_KEY"),
-        headers=_pairs(args.header, "="),
-        timeout_s=args.timeout_s,
-        verify_tls=not args.insecure,
-    )
-    dataset = DatasetOptions(
-        name=args.dataset_name,
-        path=args.dataset_path,
-        input_len=args.input_len,
-        output_len=args.output_len,
-        range_ratio=args.range_ratio,
-        prefix_len=args.prefix_len,
-        num_prefixes=args.num_prefixes,
-        num_turns=args.num_turns,
-        num_distinct=args.num_distinct,
-        skew=args.skew,
-        token_ids=args.token_ids,
-    )
-    return Plan(
-        target=target,
-        steps=make_steps(args.request_rate, args.max_concurrency, args.num_prompts),
-        dataset=dataset,
-        model=args.model,
-        stream=not args.no_stream,
-        ignore_eos=args.ignore_eos,
-        extra_body=args.extra_body,
-        burstiness=args.burstiness,
-        self_timed=args.self_timed,
-        num_warmups=args.num_warmups,
-        percentiles=[_positive(word) for word in args.metric_percentiles.split(",")],
-        slos_ms=_slos(args.goodput),
-        seed=time.time_ns() % 2**31 if args.seed is None else args.seed,
-        label=args.label,
-        metadata=_pairs(args.metadata, "="),
-        keep_texts=args.save_detailed,
-    )
+    sides: tuple[list[dict[str, Any]], list[dict[str, Any]]]
+    are_urls = [place.startswith(("http://", "https://")) for place in (args.first, args.second)]
+    if all(are_urls):
+        plans = [read_plan(args, url) for url in (args.first, args.second)]
+        if len(plans[0].steps) != 1 or args.pairs < MIN_PAIRS:
+            raise ConfigurationError(f"Servers are compared under one load, {MIN_PAIRS} pairs at least.")
+        ran = run_quick(run_pairs(plans[0], plans[1], args.pairs, None if args.json else _show_pair))
+        sides = ([each.result for each in ran[0]], [each.result for each in ran[1]])
+    elif not any(are_urls):
+        sides = (read_results(Path(args.first)), read_results(Path(args.second)))
+    else:
+        raise ConfigurationError("Compare two URLs or two sets of results.")
+    compared = compare(*sides)
+    if args.json:
+        print_json(as_json(compared))
+    else:
+        print(table(compared))
+    return 0
 
 
-def _slos(words: list[str]) -> dict[str, float]:
-    from forebay.bench.figures import SLOS
-
-    pairs = _pairs(words, ":")
-    if unknown := pairs.keys() - set(SLOS):
-        raise ConfigurationError(f"--goodput: {unknown.pop()!r} is none of {', '.join(SLOS)}.")
-    try:
-        return {name: _positive(value) for name, value in pairs.items()}
-    except ValueError as exc:
-        raise ConfigurationError(f"--goodput: {exc}.") from exc
-
-
-def _pairs(words: list[str], separator: str) -> dict[str, str]:
-    split = [word.partition(separator) for word in words]
-    if wrong := [word for word, (_, found, _) in zip(words, split, strict=True) if not found]:
-        raise ConfigurationError(f"{wrong[0]!r} is not NAME{separator}VALUE.")
-    return {name: value for name, _, value in split}
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise ValueError(f"{text} is not above 0")
-    return value
-
-
-def _whole(text: str) -> int:
-    if int(text) < 0:
-        raise ValueError(f"{text} is below 0")
-    return int(text)
-
-
-def _range(text: str) -> range:
-    low, _, high = text.partition(":")
-    found = range(int(low), int(high))
-    if not found or found.start < 0:
-        raise ValueError(text)
-    return found
-
-
-def _object(text: str) -> dict[str, Any]:
-    value = orjson.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError(text)
-    return value
+def _show_pair(first: Ran, second: Ran) -> None:
+    rates = " against ".join(f"{ran.result['request_throughput']:.1f}" for ran in (first, second))
+    print(f"pair: {rates} requests/s", flush=True)

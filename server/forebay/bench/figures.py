@@ -39,7 +39,7 @@ def figures(
         "request_goodput": None,
         "output_throughput": total_output / duration_s,
         "total_token_throughput": (total_input + total_output) / duration_s,
-        "max_output_tokens_per_s": max(tokens_by_second(whole), default=0.0),
+        "max_output_tokens_per_s": max(tokens_by_time(whole), default=0.0),
         "max_concurrent_requests": max_concurrent(whole),
         "total_cached_tokens": sum(outcome.cached_tokens for outcome in whole),
         "cache_counts": dict(Counter(outcome.cache for outcome in whole if outcome.cache)),
@@ -85,20 +85,21 @@ def meets(outcome: Outcome, slos_ms: Mapping[str, float]) -> bool:
     return all((took[name] or 0.0) * 1000 <= limit for name, limit in slos_ms.items())
 
 
-def tokens_by_second(whole: Sequence[Outcome]) -> list[float]:
-    """Output tokens of each second since the first request, an answer's tokens spread evenly over its frames."""
+def tokens_by_time(whole: Sequence[Outcome], width_s: float = 1.0) -> list[float]:
+    """Output tokens in each `width_s` since the first request, an answer's tokens spread evenly over its frames."""
     if not whole:
         return []
     begin_s = min(outcome.start_s for outcome in whole)
-    seconds = [0.0] * (int(max(outcome.start_s + outcome.latency_s for outcome in whole) - begin_s) + 1)
+    end_s = max(outcome.start_s + outcome.latency_s for outcome in whole)
+    bins = [0.0] * (int((end_s - begin_s) / width_s) + 1)
     for outcome in whole:
         at_s = outcome.start_s - begin_s + (outcome.latency_s if outcome.ttft_s is None else outcome.ttft_s)
         share = (outcome.output_tokens or 0) / (len(outcome.itls_s) + 1)
-        seconds[min(int(at_s), len(seconds) - 1)] += share
+        bins[min(int(at_s / width_s), len(bins) - 1)] += share
         for gap in outcome.itls_s:
             at_s += gap
-            seconds[min(int(at_s), len(seconds) - 1)] += share
-    return seconds
+            bins[min(int(at_s / width_s), len(bins) - 1)] += share
+    return bins
 
 
 def max_concurrent(whole: Sequence[Outcome]) -> int:

@@ -41,7 +41,7 @@ class Form:
         if self.stream:
             body["stream"] = True
             body["stream_options"] = {"include_usage": True}
-        return body | (self.extra or {})
+        return {**body, **(self.extra or {})}
 
 
 async def run_load(
