@@ -1,4 +1,4 @@
-"""Outcomes -> figures, under the names that `vllm bench serve` writes to its result files (vllm/benchmarks/serve.py)."""
+"""Outcomes -> figures, under the names that `vllm bench serve` writes (vllm/benchmarks/serve.py)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from forebay.errors import ConfigurationError
 
 CAPTIONS = {
     "throughput-latency": "Latency over throughput: a point a step, named by its rate or concurrency.",
-    "distributions": "Which share of requests (TTFT, TPOT, E2EL) or of gaps between frames (ITL) took how long at most.",
+    "distributions": "Which share of requests (TTFT, TPOT, E2EL) or gaps between frames (ITL) took how long at most.",
     "timeline": "The step with the most requests a second: each request from its start to its end, and the rate of "
     "tokens.",
     "goodput": "Requests a second that met every objective, in front of all that were answered.",
@@ -85,8 +85,7 @@ def steps_table(steps: Sequence[tuple[str, dict[str, Any]]]) -> str:
     columns = [column for column in COLUMNS if any(result.get(column[0]) is not None for _, result in steps)]
     head = "".join(f"<th>{html.escape(title)}</th>" for _, title, _ in columns)
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td>{''.join(_cell(result.get(field), form) for field, _, form in columns)}</tr>\n"
-        for name, result in steps
+        _row(name, [_shown(result.get(field), form) for field, _, form in columns]) for name, result in steps
     )
     said = [f"{name}: {sentence}" for name, result in steps for sentence in warnings_of(result)]
     notes = "".join(f'<p class="warning">{html.escape(sentence)}</p>' for sentence in said)
@@ -101,10 +100,7 @@ def steps_table(steps: Sequence[tuple[str, dict[str, Any]]]) -> str:
 
 def facts(values: dict[str, Any]) -> str:
     """A table of names and values."""
-    rows = "".join(
-        f"<tr><td>{html.escape(name.replace('_', ' '))}</td><td>{html.escape(_said(value))}</td></tr>"
-        for name, value in values.items()
-    )
+    rows = "".join(_row(name.replace("_", " "), [_said(value)]) for name, value in values.items())
     return f'<div class="wide"><table><tbody>{rows}</tbody></table></div>'
 
 
@@ -114,8 +110,12 @@ def chart(name: str, svg: str) -> str:
     return f"<figure>{labelled}<figcaption>{caption}</figcaption></figure>\n"
 
 
-def _cell(value: Any, form: str) -> str:
-    return f"<td>{'' if value is None else format(value, form)}</td>"
+def _row(name: str, values: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in (name, *values)) + "</tr>\n"
+
+
+def _shown(value: Any, form: str) -> str:
+    return "" if value is None else format(value, form)
 
 
 def _said(value: Any) -> str:
