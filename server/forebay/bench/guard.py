@@ -1,0 +1,82 @@
+"""A guard for continuous integration: the front end against a yardstick in the same run, held to a committed baseline.
+
+A slow or busy machine slows both, and rounds take turns, so that the ratio stays; times would not. It fails where the
+upper end of the ratio's 95% interval lies below 0.8 of the baseline: where even the kindest reading is a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from forebay.bench.environment import environment
+from forebay.bench.frontend import COALESCED, MANY, STEPS, WHOLE, Job, measure
+from forebay.bench.intervals import MIN_PAIRS, Ratio, ratio_of
+from forebay.bench.own_server import OwnServer, accounting_server, pinned, two_cores, yardstick_server
+from forebay.errors import ConfigurationError
+
+ALLOWED = 0.8
+"""Share of the baseline that a ratio may fall to."""
+ROUNDS = {WHOLE: 3_000, STEPS: 128, COALESCED: 384}
+"""Requests of one round on the front end."""
+YARDSTICK = {WHOLE: (WHOLE, 6_000), STEPS: (STEPS, 128), COALESCED: (STEPS, 128)}
+"""What each job is held against: the yardstick sends one token a frame, whatever the engine would do."""
+
+
+def measure_ratios(
+    *, scale: float = 1.0, num_pairs: int = MIN_PAIRS, show: Callable[[str], None] = lambda line: None
+) -> dict[str, Ratio]:
+    """Requests/s of whole answers, tokens/s of streams: front end / yardstick, by job, in turn after a round for warmth."""
+    server_core, client_core = two_cores() or (None, None)
+    ratios = {}
+    with (
+        accounting_server(*MANY, core=server_core) as server,
+        yardstick_server(core=server_core) as yardstick,
+        pinned(client_core),
+    ):
+        for job in ROUNDS:
+            pairs = [_pair(job, server, yardstick, scale, number) for number in range(num_pairs + 1)][1:]
+            ratios[job.name] = ratio_of([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+            show(f"{job.name}: {ratios[job.name]} of the yardstick")
+    return ratios
+
+
+def write_baseline(path: Path, ratios: Mapping[str, Ratio]) -> None:
+    """For a quiet machine to write, and to be committed."""
+    values = {name: {"ratio": each.median, "ratio_95": [each.low, each.high]} for name, each in ratios.items()}
+    content = {"ratios": values, "environment": environment()}
+    path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def read_baseline(path: Path) -> dict[str, float]:
+    """The median ratio by job. Raises ConfigurationError where there is none."""
+    try:
+        found: dict[str, Any] = orjson.loads(path.read_bytes())
+        return {name: float(value["ratio"]) for name, value in found["ratios"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ConfigurationError(f"{path} is no baseline: write one with --write on a quiet machine.") from exc
+
+
+def losses(measured: Mapping[str, Ratio], baseline: Mapping[str, float]) -> list[str]:
+    """A sentence for each job of the baseline that was lost or has become too slow; none: the guard is content."""
+    found = []
+    for name, before in baseline.items():
+        now = measured.get(name)
+        if now is None:
+            found.append(f"{name} is in the baseline and was not measured.")
+        elif now.high < ALLOWED * before:
+            found.append(f"{name}: {now} of the yardstick, all below {ALLOWED:g} of the baseline's {before:.3f}.")
+    return found
+
+
+def _pair(job: Job, server: OwnServer, yardstick: OwnServer, scale: float, number: int) -> tuple[float, float]:
+    field = "tokens_per_s" if job.stream else "requests_per_s"
+    other, other_size = YARDSTICK[job]
+    rounds = [(server, job, ROUNDS[job]), (yardstick, other, other_size)]
+    values = {}
+    for target, load, size in rounds if number % 2 else reversed(rounds):
+        values[target.port] = measure(load, target, max(load.connections, round(size * scale)), number)[field]
+    return values[server.port], values[yardstick.port]
