@@ -26,14 +26,14 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     add("--model", help="default: the first that /v1/models names")
     add("--api-key", help="default: the variable OPENAI_API_KEY, which other users of this machine cannot see")
     add("--header", action="append", default=[], metavar="NAME=VALUE", help="in every request; may be repeated")
-    add("--timeout-s", type=_positive, default=600.0, help="of one request, default %(default)g")
+    add("--timeout-s", type=positive, default=600.0, help="of one request, default %(default)g")
     add("--insecure", action="store_true", help="believe any TLS certificate")
 
 
 def add_load(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("load").add_argument
-    add("--request-rate", type=_positive, nargs="+", default=[float("inf")], help="requests/s, or inf (the default)")
-    add("--burstiness", type=_positive, default=1.0, help="gamma shape of the gaps: 1 Poisson, less is burstier")
+    add("--request-rate", type=positive, nargs="+", default=[float("inf")], help="requests/s, or inf (the default)")
+    add("--burstiness", type=positive, default=1.0, help="gamma shape of the gaps: 1 Poisson, less is burstier")
     add("--max-concurrency", type=whole, nargs="+", default=[None], help="most requests at once; default no bound")
     add("--num-prompts", type=whole, nargs="+", default=[1000], help="requests a step, default 1000")
     add("--num-warmups", type=whole, default=0, help="requests before each step that are not counted")
@@ -117,7 +117,7 @@ def _slos(words: list[str]) -> dict[str, float]:
     if unknown := pairs.keys() - set(SLOS):
         raise ConfigurationError(f"--goodput: {unknown.pop()!r} is none of {', '.join(SLOS)}.")
     try:
-        return {name: _positive(value) for name, value in pairs.items()}
+        return {name: positive(value) for name, value in pairs.items()}
     except ValueError as exc:
         raise ConfigurationError(f"--goodput: {exc}.") from exc
 
@@ -129,7 +129,7 @@ def _pairs(words: list[str], separator: str) -> dict[str, str]:
     return {name: value for name, _, value in split}
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
     value = float(text)
     if not value > 0:
         raise ValueError(f"{text} is not above 0")

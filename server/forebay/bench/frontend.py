@@ -31,7 +31,7 @@ STEADY_CPU_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One kind of load. `burst` is how many tokens the engine gives an answer in one step, `pause_ms` its delay then."""
+    """One kind of load. `burst` is how many tokens the engine gives an answer in a step, `pause_ms` its delay then."""
 
     name: str
     connections: int
@@ -42,6 +42,7 @@ class Job:
 
     def plan(self, server: OwnServer, num_requests: int, seed: int) -> tuple[Plan, Step]:
         step = Step(num_requests, max_concurrency=self.connections)
+        metadata = {"forebay_burst": str(self.burst), "forebay_inter_token_ms": str(self.pause_ms)}
         plan = Plan(
             Target(server.url, api_key=server.key),
             [step],
@@ -49,7 +50,7 @@ class Job:
             model="scripted",
             stream=self.stream,
             ignore_eos=True,
-            extra_body={"metadata": {"forebay_burst": str(self.burst), "forebay_inter_token_ms": str(self.pause_ms)}},
+            extra_body={"metadata": metadata},
             seed=seed,
         )
         return plan, step
@@ -57,7 +58,7 @@ class Job:
 
 WHOLE = Job("whole", connections=16, tokens=16, stream=False)
 STEPS = Job("one_token_a_step", connections=32, tokens=256, stream=True, burst=1)
-"""The engine never waits: what the front end cannot send one by one it sends together, and `tokens_per_frame` says so."""
+"""The engine never waits: what the front end cannot send one by one it sends together (`tokens_per_frame`)."""
 COALESCED = Job("coalesced", connections=32, tokens=256, stream=True)
 PACED = Job("one_token_a_frame", connections=96, tokens=256, stream=True, burst=1, pause_ms=6.0)
 """Slow enough that each token has a frame of its own: what one costs is in `cpu_us_per_token`."""
@@ -112,11 +113,16 @@ def run_frontend(
 
 
 def line_of(name: str, figures: dict[str, float]) -> str:
-    return (
-        f"{name}: {figures['requests_per_s']:.0f} requests/s, {figures['tokens_per_s']:.0f} tokens/s "
-        f"({figures['tokens_per_frame']:.1f} a frame), p50 {figures['p50_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms, "
-        f"{figures['cpu_us_per_request']:.0f} us of CPU a request, {figures['cpu_us_per_token']:.1f} a token, client {figures['client_cpu_share']:.0%} of its core"
-    )
+    said = [
+        f"{figures['requests_per_s']:.0f} requests/s",
+        f"{figures['tokens_per_s']:.0f} tokens/s ({figures['tokens_per_frame']:.1f} a frame)",
+        f"p50 {figures['p50_ms']:.1f} ms",
+        f"p99 {figures['p99_ms']:.1f} ms",
+        f"{figures['cpu_us_per_request']:.0f} us of CPU a request",
+        f"{figures['cpu_us_per_token']:.1f} a token",
+        f"client {figures['client_cpu_share']:.0%} of its core",
+    ]
+    return f"{name}: {', '.join(said)}"
 
 
 async def measure_open_streams(server: OwnServer, number: int) -> dict[str, float]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 
-from forebay.bench.environment import environment
 from forebay.bench.frontend import COALESCED, MANY, STEPS, WHOLE, Job, measure
 from forebay.bench.intervals import MIN_PAIRS, Ratio, ratio_of
 from forebay.bench.own_server import OwnServer, accounting_server, pinned, two_cores, yardstick_server
@@ -29,7 +28,7 @@ YARDSTICK = {WHOLE: (WHOLE, 6_000), STEPS: (STEPS, 128), COALESCED: (STEPS, 128)
 def measure_ratios(
     *, scale: float = 1.0, num_pairs: int = MIN_PAIRS, show: Callable[[str], None] = lambda line: None
 ) -> dict[str, Ratio]:
-    """Requests/s of whole answers, tokens/s of streams: front end / yardstick, by job, in turn after a round for warmth."""
+    """Requests/s of whole answers, tokens/s of streams: front end / yardstick by job, in turn, after a round each."""
     server_core, client_core = two_cores() or (None, None)
     ratios = {}
     with (
@@ -44,10 +43,10 @@ def measure_ratios(
     return ratios
 
 
-def write_baseline(path: Path, ratios: Mapping[str, Ratio]) -> None:
-    """For a quiet machine to write, and to be committed."""
+def write_baseline(path: Path, ratios: Mapping[str, Ratio], where: dict[str, Any]) -> None:
+    """For a quiet machine to write, and to be committed. `where`: see `environment`, taken before."""
     values = {name: {"ratio": each.median, "ratio_95": [each.low, each.high]} for name, each in ratios.items()}
-    content = {"ratios": values, "environment": environment()}
+    content = {"ratios": values, "environment": where}
     path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
 
 

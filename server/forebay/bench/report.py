@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from forebay.bench.environment import environment
 from forebay.bench.serve import Ran
 from forebay.bench.summary import warnings_of
 from forebay.errors import ConfigurationError
@@ -54,8 +53,8 @@ def check_charts() -> ModuleType:
     return charts_impl
 
 
-def write_report(folder: Path, label: str, ran: Sequence[Ran]) -> list[Path]:
-    """`<label>.html` and a PNG a chart; their paths."""
+def write_report(folder: Path, label: str, ran: Sequence[Ran], where: dict[str, Any]) -> list[Path]:
+    """`<label>.html` and a PNG a chart; their paths. `where`: see `environment`."""
     charts = check_charts()
     figures = charts.draw(ran)
     paths = []
@@ -66,27 +65,24 @@ def write_report(folder: Path, label: str, ran: Sequence[Ran]) -> list[Path]:
     page = folder / f"{label}.html"
     body = steps_table([(each.step.name, each.result) for each in ran])
     body += "".join(chart(name, charts.as_svg(figure)) for name, figure in figures.items())
-    page.write_text(document(label, body), encoding="utf-8")
+    page.write_text(document(label, body, where), encoding="utf-8")
     return [*paths, page]
 
 
-def document(title: str, body: str) -> str:
+def document(title: str, body: str, where: dict[str, Any]) -> str:
     """A page around `body`, which is HTML; the environment stands at its end."""
     name = html.escape(title)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>'
-        f"<body><h1>{name}</h1>\n{body}\n<h2>Environment</h2>{facts(environment())}</body></html>\n"
+        f"<body><h1>{name}</h1>\n{body}\n<h2>Environment</h2>{facts(where)}</body></html>\n"
     )
 
 
 def steps_table(steps: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """(name, result) each; columns that no result has are left out."""
     columns = [column for column in COLUMNS if any(result.get(column[0]) is not None for _, result in steps)]
-    head = "".join(f"<th>{html.escape(title)}</th>" for _, title, _ in columns)
-    rows = "".join(
-        _row(name, [_shown(result.get(field), form) for field, _, form in columns]) for name, result in steps
-    )
+    rows = [[name, *(_shown(result.get(field), form) for field, _, form in columns)] for name, result in steps]
     said = [f"{name}: {sentence}" for name, result in steps for sentence in warnings_of(result)]
     notes = "".join(f'<p class="warning">{html.escape(sentence)}</p>' for sentence in said)
     first = steps[0][1]
@@ -94,14 +90,20 @@ def steps_table(steps: Sequence[tuple[str, dict[str, Any]]]) -> str:
         f"Model {first['model_id']}, dataset {first['dataset_name']}, burstiness {first['burstiness']:g}. Tokens are "
     )
     what += "those of the server's usage. TPOT = (E2EL - TTFT) / (n - 1)."
-    table = f'<div class="wide"><table><thead><tr><th>step</th>{head}</tr></thead><tbody>\n{rows}</tbody></table></div>'
-    return f'<h2>Load on a server</h2>{table}{notes}<p class="note">{html.escape(what)}</p>\n'
+    heads = ["step", *(title for _, title, _ in columns)]
+    return f'<h2>Load on a server</h2>{table(heads, rows)}{notes}<p class="note">{html.escape(what)}</p>\n'
 
 
 def facts(values: dict[str, Any]) -> str:
     """A table of names and values."""
-    rows = "".join(_row(name.replace("_", " "), [_said(value)]) for name, value in values.items())
-    return f'<div class="wide"><table><tbody>{rows}</tbody></table></div>'
+    return table([], [[name.replace("_", " "), _said(value)] for name, value in values.items()])
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Of texts, in HTML; no head where there is none."""
+    head = f"<thead>{_row('th', heads)}</thead>" if heads else ""
+    body = "".join(_row("td", row) for row in rows)
+    return f'<div class="wide"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def chart(name: str, svg: str) -> str:
@@ -110,8 +112,8 @@ def chart(name: str, svg: str) -> str:
     return f"<figure>{labelled}<figcaption>{caption}</figcaption></figure>\n"
 
 
-def _row(name: str, values: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in (name, *values)) + "</tr>\n"
+def _row(tag: str, texts: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts) + "</tr>\n"
 
 
 def _shown(value: Any, form: str) -> str:

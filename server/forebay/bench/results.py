@@ -9,14 +9,15 @@ from typing import Any
 
 import orjson
 
-from forebay.bench.environment import environment
 from forebay.bench.serve import Ran, details
 from forebay.errors import ConfigurationError
 
 
-def write_results(folder: Path, ran: Sequence[Ran], *, detailed: bool) -> list[Path]:
-    """`<label>-<step>.json` each and `<label>.csv`; the paths. `detailed` adds the lists of single requests."""
-    where = environment()
+def write_results(folder: Path, ran: Sequence[Ran], where: dict[str, Any], *, detailed: bool) -> list[Path]:
+    """`<label>-<step>.json` each and `<label>.csv`; the paths. `detailed` adds the lists of single requests.
+
+    `where` is the environment, taken before anything was run.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for each in ran:

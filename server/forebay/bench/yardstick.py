@@ -15,14 +15,12 @@ import uvicorn
 
 Message = MutableMapping[str, Any]
 
-FRAME = (
+CHUNK = (
     b'data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1700000000,"model":"yardstick",'
-    b'"choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
+    b'"choices":[{"index":0,"delta":%s,"logprobs":null,"finish_reason":%s}],"usage":null}\n\n'
 )
-LAST = (
-    b'data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1700000000,"model":"yardstick",'
-    b'"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"length"}],"usage":null}\n\n'
-)
+FRAME = CHUNK % (b'{"content":" word"}', b"null")
+LAST = CHUNK % (b"{}", b'"length"')
 STREAM_HEAD: Message = {
     "type": "http.response.start",
     "status": 200,
