@@ -54,7 +54,8 @@ async def run_one(server: ServerProcess, step: Step, **options: Any) -> Ran:
 async def test_known_delays_are_measured(server: ServerProcess) -> None:
     """60 ms to the first token and 10 ms between tokens show as TTFT, TPOT and E2EL; tokens add up; SLOs split them."""
     slos = {"ttft": 1000.0, "tpot": INTER_MS / 2}
-    ran = await run_one(server, Step(24, max_concurrency=8), extra_body=DELAYS, slos_ms=slos, base_url=server.base_url)
+    options: dict[str, Any] = {"extra_body": DELAYS, "slos_ms": slos, "num_warmups": 8, "base_url": server.base_url}
+    ran = await run_one(server, Step(24, max_concurrency=8), **options)
     result = ran.result
     assert (result["completed"], result["failed"], result["total_output_tokens"]) == (24, 0, 24 * TOKENS)
     assert FIRST_MS <= result["median_ttft_ms"] < FIRST_MS + 40

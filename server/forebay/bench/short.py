@@ -42,7 +42,7 @@ def run_short(folder: Path, flags: Sequence[str], *, scale: float, show: Callabl
     where = environment()
     if not where["was_quiet"]:
         show(f"Load average {where['load_average_before']}: this machine is busy, its figures are not for publication.")
-    frontend = run_frontend(scale=scale, show=show)
+    frontend = run_frontend(scale=scale, num_open=max(100, round(2000 * min(scale, 1))), show=show)
     ratios = measure_ratios(scale=scale / 2, show=show)
     ran = _on_model(flags, scale, show)
     found = {

@@ -16,7 +16,7 @@ import uvicorn
 Message = MutableMapping[str, Any]
 
 CHUNK = (
-    b'data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1700000000,"model":"yardstick",'
+    b'data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1700000000,"model":"forebay",'
     b'"choices":[{"index":0,"delta":%s,"logprobs":null,"finish_reason":%s}],"usage":null}\n\n'
 )
 FRAME = CHUNK % (b'{"content":" word"}', b"null")
