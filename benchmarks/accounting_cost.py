@@ -30,6 +30,7 @@ import uvloop
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
 
+from forebay.bench.intervals import median_interval  # noqa: E402 - after the path
 from forebay.settings import Settings  # noqa: E402 - after the path
 from support.server import SERVER_ROOT, ServerProcess, free_port  # noqa: E402 - after the path
 
@@ -235,13 +236,6 @@ def bucket_of(cumulative: dict[str, float], share: float) -> str:
     """The upper bound of the histogram's bucket that holds the percentile."""
     total = max(cumulative.values())
     return next(bound for bound, count in cumulative.items() if count >= share * total)
-
-
-def median_interval(values: list[float]) -> tuple[float, float]:
-    """The widest order statistics whose coverage of the median is at least 95% (sign test); all of few values."""
-    ordered = sorted(values)
-    drop = 0 if len(ordered) < 9 else 1 if len(ordered) < 12 else 2
-    return ordered[drop], ordered[-1 - drop]
 
 
 def main() -> None:

@@ -76,10 +76,12 @@ def test_the_front_end_is_measured_whole(short: tuple[dict[str, Any], str]) -> N
 def test_the_front_end_is_held_against_the_yardstick(short: tuple[dict[str, Any], str]) -> None:
     """Each load that the guard knows, with the interval of its ratio; no server of ours reaches the raw one."""
     ratios = short[0]["yardstick"]
-    assert ratios.keys() == {"whole", "one_token_a_step", "coalesced"}
+    jobs = {"whole", "one_token_a_step", "coalesced"}
+    assert ratios.keys() == jobs | {f"{job}_cpu" for job in jobs}
     for each in ratios.values():
         assert 0 < each["ratio_95"][0] <= each["ratio"] <= each["ratio_95"][1]
     assert ratios["whole"]["ratio"] < 1
+    assert ratios["whole_cpu"]["ratio"] < 1
 
 
 def test_the_report_has_front_end_and_model(short: tuple[dict[str, Any], str]) -> None:

@@ -20,7 +20,7 @@ QUANTILES = 400
 """Points of a distribution's curve, however many requests it is made of."""
 MAX_ROWS = 300
 """Requests that a timeline shows."""
-BINS, SHORTEST_BIN_S = 80, 0.1
+BINS, SHORTEST_BIN_S = 40, 0.25
 """Of the rate of tokens under a timeline."""
 STYLE: Any = {
     "svg.fonttype": "none",
@@ -127,7 +127,7 @@ def _timeline(ran: Ran) -> Figure:
         )
     some = f", one in {every} shown" if every > 1 else ""
     rows.set(ylabel="request", title=f"{ran.step.name}: {len(whole)} requests{some}")
-    rows.legend(fontsize=7, loc="lower right")
+    figure.legend(loc="outside upper right", ncols=3, fontsize=7)
     rates = figure.add_subplot(2, 1, 2, sharex=rows)
     width_s = max(SHORTEST_BIN_S, max(ends) / BINS)
     counts = tokens_by_time(whole, width_s)

@@ -1,7 +1,9 @@
 """A guard for continuous integration: the front end against a yardstick in the same run, held to a committed baseline.
 
-A slow or busy machine slows both, and rounds take turns, so that the ratio stays; times would not. It fails where the
-upper end of the ratio's 95% interval lies below 0.8 of the baseline: where even the kindest reading is a loss.
+A slow machine slows both, and rounds take turns, so that the ratio stays; times would not. CPU a request shows work and
+hardly minds other work on the cores. Throughput shows waits too; other work on the cores costs the faster server more,
+so that a busy machine is taken for a better front end, never for a worse one. The guard fails where the upper end of a
+ratio's 95% interval lies below 0.8 of the baseline: where even the kindest reading is a loss.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ YARDSTICK = {WHOLE: (WHOLE, 6_000), STEPS: (STEPS, 128), COALESCED: (STEPS, 128)
 def measure_ratios(
     *, scale: float = 1.0, num_pairs: int = MIN_PAIRS, show: Callable[[str], None] = lambda line: None
 ) -> dict[str, Ratio]:
-    """Requests/s of whole answers, tokens/s of streams: front end / yardstick by job, in turn, after a round each."""
+    """Front end / yardstick, in turn, after a round each: by job, requests/s of whole answers or tokens/s of streams;
+    by the job's name with `_cpu`, the same for a second of CPU.
+    """
     server_core, client_core = two_cores() or (None, None)
     ratios = {}
     with (
@@ -38,8 +42,9 @@ def measure_ratios(
     ):
         for job in ROUNDS:
             pairs = [_pair(job, server, yardstick, scale, number) for number in range(num_pairs + 1)][1:]
-            ratios[job.name] = ratio_of([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-            show(f"{job.name}: {ratios[job.name]} of the yardstick")
+            for name, speed in ((job.name, _throughput), (f"{job.name}_cpu", _per_cpu)):
+                ratios[name] = ratio_of(*([speed(job, pair[side]) for pair in pairs] for side in (0, 1)))
+                show(f"{name}: {ratios[name]} of the yardstick")
     return ratios
 
 
@@ -71,11 +76,21 @@ def losses(measured: Mapping[str, Ratio], baseline: Mapping[str, float]) -> list
     return found
 
 
-def _pair(job: Job, server: OwnServer, yardstick: OwnServer, scale: float, number: int) -> tuple[float, float]:
-    field = "tokens_per_s" if job.stream else "requests_per_s"
+def _pair(
+    job: Job, server: OwnServer, yardstick: OwnServer, scale: float, number: int
+) -> tuple[dict[str, float], dict[str, float]]:
     other, other_size = YARDSTICK[job]
     rounds = [(server, job, ROUNDS[job]), (yardstick, other, other_size)]
-    values = {}
+    found = {}
     for target, load, size in rounds if number % 2 else reversed(rounds):
-        values[target.port] = measure(load, target, max(load.connections, round(size * scale)), number)[field]
-    return values[server.port], values[yardstick.port]
+        found[target.port] = measure(load, target, max(load.connections, round(size * scale)), number)
+    return found[server.port], found[yardstick.port]
+
+
+def _throughput(job: Job, figures: Mapping[str, float]) -> float:
+    return figures["tokens_per_s" if job.stream else "requests_per_s"]
+
+
+def _per_cpu(job: Job, figures: Mapping[str, float]) -> float:
+    """Tokens or requests for a second of CPU."""
+    return 1e6 / figures["cpu_us_per_token" if job.stream else "cpu_us_per_request"]

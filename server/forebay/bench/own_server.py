@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from forebay.errors import ConfigurationError
 
 READY_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 60.0
+CPU_CLOCK = 2
+"""In the number of another process's clock, all its threads' time (CPUCLOCK_SCHED of the kernel's posix-timers)."""
 LOG_END = 2000
 """Characters of a server's log that are shown where it did not start."""
 PRICES = {"version": "1", "models": {"*": {"prompt": 100_000, "completion": 400_000}}}
@@ -44,7 +47,9 @@ class OwnServer:
         return f"http://127.0.0.1:{self.port}"
 
     def cpu_s(self) -> float:
-        """Used by its process so far, all threads."""
+        """Used by its process so far, all threads. Linux tells nanoseconds, psutil ticks of 10 ms."""
+        if platform.system() == "Linux":
+            return time.clock_gettime(~self.process.pid << 3 | CPU_CLOCK)
         times = psutil.Process(self.process.pid).cpu_times()
         return float(times.user + times.system)
 

@@ -38,7 +38,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; m
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .87rem }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left }
+th:first-child, td:first-child, tbody:first-child td { text-align: left }
 .wide { overflow-x: auto } figure { margin: 1.5rem 0 } figure svg { max-width: 100%; height: auto }
 figcaption, .note { color: #555; font-size: .87rem } .warning { border-left: 4px solid #D55E00; padding-left: .7rem }
 """
@@ -96,7 +96,9 @@ def steps_table(steps: Sequence[tuple[str, dict[str, Any]]]) -> str:
 
 def facts(values: dict[str, Any]) -> str:
     """A table of names and values."""
-    return table([], [[name.replace("_", " "), _said(value)] for name, value in values.items()])
+    return table(
+        [], [[name.replace("_", " "), _said(value)] for name, value in values.items() if value not in (None, [])]
+    )
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
