@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from forebay.bench.serve import Ran, details
+from forebay.bench.serve import Ran, details, latencies
 from forebay.errors import ConfigurationError
 
 
@@ -22,7 +22,8 @@ def write_results(folder: Path, ran: Sequence[Ran], where: dict[str, Any], *, de
     paths = []
     for each in ran:
         path = folder / f"{each.result['label']}-{each.step.name}.json"
-        result = each.result | (details(each.outcomes) if detailed else {}) | {"environment": where}
+        lists = latencies(each.outcomes) | (details(each.outcomes) if detailed else {})
+        result = each.result | lists | {"environment": where}
         path.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
         paths.append(path)
     path = folder / f"{ran[0].result['label']}.csv"

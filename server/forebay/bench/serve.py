@@ -73,6 +73,14 @@ async def run_step(plan: Plan, step: Step, seed: int) -> Ran:
     return Ran(step, result | {"client_cpu_share": share.read()}, outcomes)
 
 
+def latencies(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """One value a request, in every result file. Seconds."""
+    return {
+        "latencies": [outcome.latency_s for outcome in outcomes],
+        "queue_times": [outcome.queued_s for outcome in outcomes],
+    }
+
+
 def details(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """One value a request: what `vllm bench serve --save-detailed` adds. Seconds."""
     return {
@@ -80,9 +88,7 @@ def details(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "output_lens": [outcome.output_tokens or 0 for outcome in outcomes],
         "ttfts": [outcome.ttft_s or 0.0 for outcome in outcomes],
         "itls": [outcome.itls_s for outcome in outcomes],
-        "latencies": [outcome.latency_s for outcome in outcomes],
         "start_times": [outcome.start_s for outcome in outcomes],
-        "queue_times": [outcome.queued_s for outcome in outcomes],
         "generated_texts": [outcome.text for outcome in outcomes],
         "errors": [f"{outcome.kind}: {outcome.message}" if outcome.failure else "" for outcome in outcomes],
     }
