@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from forebay.bench.client import Client, Target
 from forebay.bench.outcome import Outcome
 from forebay.errors import ConfigurationError
 from support.broken_server import DONE, FRAME, LAST, STREAM, USAGE, Handler, read_request, says, serving
+from support.certificates import self_signed
 
 WHOLE = b'{"choices":[{"message":{"content":"hello"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 
@@ -137,6 +140,19 @@ async def test_a_whole_answer_has_no_ttft() -> None:
     outcome = await ask(says(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(WHOLE) + WHOLE))
     assert (outcome.failure, outcome.ttft_s, outcome.output_tokens, outcome.text) == (None, None, 2, "hello")
     assert outcome.latency_s > 0
+
+
+async def test_tls_is_verified_unless_told_otherwise(tmp_path: Path) -> None:
+    """A certificate that nobody vouches for is a refusal, and no obstacle with `verify_tls=False`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(self_signed(tmp_path))
+    handle = says(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(WHOLE) + WHOLE)
+    async with serving(handle, context) as url:
+        for verify, failure in ((True, "refused"), (False, None)):
+            client = Client(Target(url, verify_tls=verify))
+            outcome = await client.ask({})
+            client.close()
+            assert outcome.failure == failure, outcome
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "127.0.0.1:8000", "http://", "http://host:port"])

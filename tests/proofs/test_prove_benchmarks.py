@@ -54,7 +54,7 @@ def vllms(server: ServerProcess, folder: Path, number: int, tokenizer: Path) -> 
 
 def test_vllm_bench_serve_agrees(make_server: Callable[..., ServerProcess], tmp_path: Path, proof: Proof) -> None:
     """The median of three rounds in turn, each figure within 5%."""
-    delays = ["--scripted-first-token-ms", "60", "--scripted-inter-token-ms", "10"]
+    delays = ["--scripted-first-token-ms", "150", "--scripted-inter-token-ms", "10"]
     server = make_server("--engine", "scripted", *delays)
     tokenizer = Path(forebay("model", "prepare", data_dir=tmp_path).stdout.strip())
     rounds = [(ours(server, tmp_path, n), vllms(server, tmp_path, n, tokenizer)) for n in range(ROUNDS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -41,7 +42,7 @@ def says(*pieces: bytes, reset: bool = False) -> Handler:
 
 
 @asynccontextmanager
-async def serving(handle: Handler) -> AsyncIterator[str]:
+async def serving(handle: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """The URL of a server on which each connection is handled so; at the end every one of them is over."""
     handled: set[asyncio.Task[None]] = set()
 
@@ -53,9 +54,9 @@ async def serving(handle: Handler) -> AsyncIterator[str]:
             await handle(reader, writer)
             await writer.wait_closed()
 
-    server = await asyncio.start_server(run, "127.0.0.1", 0)
+    server = await asyncio.start_server(run, "127.0.0.1", 0, ssl=tls)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         await asyncio.gather(*handled)

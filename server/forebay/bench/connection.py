@@ -28,7 +28,8 @@ class Connection(asyncio.Protocol):
     async def ask(self, message: bytes, answer: Answer) -> bool:
         """Until the answer has ended, however it did; what was wrong is in its outcome.
 
-        False where the server had closed an idle connection before it read the request: it is safe to ask again.
+        False where a connection that had been idle ended without a byte of an answer, as it does where the server closed
+        it for being idle: the request may be asked again.
         """
         assert self._transport is not None
         assert self._ended is None
