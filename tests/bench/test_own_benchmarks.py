@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from doc_tables import benchmark_table
 from forebay.bench.outcome import Outcome
 from forebay.bench.soak import Seen, drift, slope
 from support.command import forebay
@@ -69,6 +70,7 @@ def test_the_front_end_is_measured_whole(short: tuple[dict[str, Any], str]) -> N
     assert frontend["whole"]["tokens_per_frame"] == 16
     assert frontend["one_token_a_frame"]["tokens_per_frame"] < 2 < frontend["coalesced"]["tokens_per_frame"]
     assert 20 < frontend["rss_idle_mib"] < 500
+    assert 0 < frontend["fdatasync_p50_ms"] <= frontend["fdatasync_p99_ms"]
     assert 0 < frontend["open_streams"]["kib_each"] < 500
     assert short[0]["environment"]["cores"] >= 1
 
@@ -82,6 +84,18 @@ def test_the_front_end_is_held_against_the_yardstick(short: tuple[dict[str, Any]
         assert 0 < each["ratio_95"][0] <= each["ratio"] <= each["ratio_95"][1]
     assert ratios["whole"]["ratio"] < 1
     assert ratios["whole_cpu"]["ratio"] < 1
+
+
+def test_the_readme_shows_what_was_measured_last(short: tuple[dict[str, Any], str], tmp_path: Path) -> None:
+    """The newest file by its date, with machine and version; a sentence where there is none."""
+    assert "make bench" in benchmark_table(tmp_path)
+    (tmp_path / "2026-01-01.json").write_text("{}")
+    (tmp_path / "2026-01-02.json").write_text(json.dumps(short[0]))
+    table = benchmark_table(tmp_path)
+    assert "docs/benchmarks/2026-01-02.html" in table
+    assert short[0]["environment"]["cpu"] in table
+    assert f"| {short[0]['frontend']['whole']['requests_per_s']:,.0f} |" in table
+    assert table.count("\n| 16 | ") == 1
 
 
 def test_the_report_has_front_end_and_model(short: tuple[dict[str, Any], str]) -> None:

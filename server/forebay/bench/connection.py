@@ -28,8 +28,8 @@ class Connection(asyncio.Protocol):
     async def ask(self, message: bytes, answer: Answer) -> bool:
         """Until the answer has ended, however it did; what was wrong is in its outcome.
 
-        False where a connection that had been idle ended without a byte of an answer, as it does where the server closed
-        it for being idle: the request may be asked again.
+        False where a connection that had been idle ended without a byte of an answer, as it does where the server had
+        closed it: the request may be asked again.
         """
         assert self._transport is not None
         assert self._ended is None

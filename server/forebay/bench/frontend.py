@@ -15,6 +15,7 @@ from typing import Any
 from forebay.bench.client import Client, Target
 from forebay.bench.datasets import DatasetOptions
 from forebay.bench.datasets.session import Turn
+from forebay.bench.disk import IN_MEMORY_MS, fdatasync_figures
 from forebay.bench.load import Form
 from forebay.bench.own_server import OwnServer, accounting_server, pinned, two_cores
 from forebay.bench.plan import Plan, Step
@@ -98,7 +99,10 @@ def run_frontend(
     found: dict[str, Any] = {"pinned": cores is not None}
     with accounting_server(*MANY, core=server_core) as server, pinned(client_core):
         found["rss_idle_mib"] = server.rss() / MIB
-        show(f"idle: {found['rss_idle_mib']:.0f} MiB")
+        found |= fdatasync_figures(server.data)
+        show("idle: {rss_idle_mib:.0f} MiB; a page is durable in {fdatasync_p50_ms:.3f} ms".format(**found))
+        if found["fdatasync_p50_ms"] < IN_MEMORY_MS:
+            show("The ledger is in memory here, where commits cost nothing: set TMPDIR to a folder on a disk.")
         for number, (job, size) in enumerate(SIZES.items()):
             num_requests = max(job.connections, round(size * scale))
             measure(job, server, max(job.connections, num_requests // 10), number + 100)

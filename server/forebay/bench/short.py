@@ -92,14 +92,17 @@ def _frontend_part(frontend: Mapping[str, Any], ratios: Mapping[str, Any]) -> st
         )
         cells = [format(figures[field], form) for field, _, form in COLUMNS]
         rows.append([job.name.replace("_", " "), str(job.connections), *cells, of_it])
-    memory = {
+    facts_of_it = {
+        "a page is durable in": f"{frontend['fdatasync_p50_ms']:.2f} ms (p99 {frontend['fdatasync_p99_ms']:.2f} ms)",
         "resident memory, idle": f"{frontend['rss_idle_mib']:.0f} MiB",
         "resident memory, after the load": f"{frontend['rss_after_load_mib']:.0f} MiB",
     }
     if (streams := frontend.get("open_streams")) is not None:
-        memory[f"an open stream ({streams['num']} of them)"] = f"{streams['kib_each']:.1f} KiB"
+        facts_of_it[f"an open stream ({streams['num']} of them)"] = f"{streams['kib_each']:.1f} KiB"
     note = (
         "Scripted engine without delays, server on one core, client on another; a key with limits and budgets, prices,"
     )
     note += " ledger, logs and metrics on. The yardstick is a raw ASGI app that sends answers made beforehand."
-    return f'<h2>The front end alone</h2>{table(heads, rows)}<p class="note">{html.escape(note)}</p>{facts(memory)}\n'
+    return (
+        f'<h2>The front end alone</h2>{table(heads, rows)}<p class="note">{html.escape(note)}</p>{facts(facts_of_it)}\n'
+    )

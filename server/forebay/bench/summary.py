@@ -27,7 +27,7 @@ def summary(name: str, result: dict[str, Any]) -> str:
     percentiles = [
         field[: -len("_e2el_ms")] for field in result if field.startswith("p") and field.endswith("_e2el_ms")
     ]
-    columns = ["mean", "median", *percentiles]
+    columns = ["mean", *([] if "p50" in percentiles else ["median"]), *percentiles]
     lines.append(f"{'ms':<8}" + "".join(f"{column:>10}" for column in columns))
     for metric in METRICS:
         if result["total_output_tokens"] or metric == "e2el":
