@@ -160,7 +160,7 @@ async def test_an_answer_leaves_no_cycle_behind(engine: ScriptedEngine, prompt: 
         await stream.aclose()
         await settled(engine)
         await asyncio.sleep(0.01)  # what was due when it left
-        assert not [left for left in gc.get_objects() if isinstance(left, Job)]
+        assert not [left for left in gc.get_objects() if type(left) is Job]
     finally:
         gc.enable()
 
