@@ -104,8 +104,8 @@ def run_frontend(
         if found["fdatasync_p50_ms"] < IN_MEMORY_MS:
             show("The ledger is in memory here, where commits cost nothing: set TMPDIR to a folder on a disk.")
         for number, (job, size) in enumerate(SIZES.items()):
-            num_requests = max(job.connections, round(size * scale))
-            measure(job, server, max(job.connections, num_requests // 10), number + 100)
+            num_requests = max(1, round(size * scale))
+            measure(job, server, max(1, num_requests // 10), number + 100)
             found[job.name] = {"connections": job.connections, "tokens": job.tokens}
             found[job.name] |= measure(job, server, num_requests, number)
             show(line_of(job.name, found[job.name]))

@@ -83,7 +83,7 @@ def _pair(
     rounds = [(server, job, ROUNDS[job]), (yardstick, other, other_size)]
     found = {}
     for target, load, size in rounds if number % 2 else reversed(rounds):
-        found[target.port] = measure(load, target, max(load.connections, round(size * scale)), number)
+        found[target.port] = measure(load, target, max(1, round(size * scale)), number)
     return found[server.port], found[yardstick.port]
 
 

@@ -68,7 +68,7 @@ def page(found: Mapping[str, Any], ran: Sequence[Ran]) -> str:
 
 
 def _on_model(flags: Sequence[str], scale: float, show: Callable[[str], None]) -> list[Ran]:
-    steps = [Step(max(connections, round(num * scale)), max_concurrency=connections) for connections, num in LOADS]
+    steps = [Step(max(1, round(num * scale)), max_concurrency=connections) for connections, num in LOADS]
     with open_server(*flags) as server:
         plan = Plan(
             Target(server.url),
