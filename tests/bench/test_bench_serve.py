@@ -182,6 +182,17 @@ def test_the_command_writes_what_tools_read(server: ServerProcess, tmp_path: Pat
     check_page((tmp_path / "run.html").read_text())
 
 
+def test_a_server_that_only_refuses_has_a_report_too(server: ServerProcess, tmp_path: Path) -> None:
+    """Without charts, with what was refused; the exit code is 1."""
+    words = ["--base-url", server.url, "--num-prompts", "3", "--extra-body", '{"temperature": 99}', "--label", "run"]
+    ran = forebay("bench", "serve", *words, "--report", "--result-dir", str(tmp_path), data_dir=tmp_path)
+    assert ran.returncode == 1
+    assert "Failures: 3 status_400." in ran.stdout
+    page = (tmp_path / "run.html").read_text()
+    assert "3 status_400" in page
+    assert "<svg" not in page
+
+
 def check_page(page: str) -> None:
     """Well-formed charts, every step named, nothing that a browser would fetch."""
     charts = re.findall(r"<svg.*?</svg>", page, re.DOTALL)

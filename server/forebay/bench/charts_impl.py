@@ -36,12 +36,17 @@ STYLE: Any = {
 
 
 def draw(ran: Sequence[Ran]) -> dict[str, Figure]:
-    """Charts by file name, those only for which the steps have figures."""
+    """Charts by file name, of the steps in which anything was answered."""
+    ran = [each for each in ran if each.result["completed"]]
+    if not ran:
+        return {}
     with mpl.rc_context(STYLE):
-        charts = {"throughput-latency": _curve(ran), "distributions": _distributions(ran)}
         busiest = max(ran, key=lambda each: float(each.result["request_throughput"]))
-        if busiest.result["completed"]:
-            charts["timeline"] = _timeline(busiest)
+        charts = {
+            "throughput-latency": _curve(ran),
+            "distributions": _distributions(ran),
+            "timeline": _timeline(busiest),
+        }
         if any(each.result["request_goodput"] is not None for each in ran):
             charts["goodput"] = _goodput(ran)
         return charts
@@ -91,7 +96,6 @@ def _distributions(ran: Sequence[Ran]) -> Figure:
     """Which share of the requests (TTFT, TPOT, E2EL) or gaps (ITL) took how long at most."""
     by_step = {each.step.name: samples(_whole(each.outcomes)) for each in ran}
     metrics = [metric for metric in ("ttft", "tpot", "itl", "e2el") if any(found[metric] for found in by_step.values())]
-    metrics = metrics or ["e2el"]
     figure = Figure(figsize=(4.2 * min(len(metrics), 2), 3.4 * ((len(metrics) + 1) // 2)), layout="constrained")
     for number, metric in enumerate(metrics, 1):
         axes = figure.add_subplot((len(metrics) + 1) // 2, min(len(metrics), 2), number)

@@ -135,7 +135,7 @@ def _running(
     with log_path.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, *program],
-            env=_environment({"FOREBAY_LOG_FORMAT": "json", "FOREBAY_ADMIN_PORT": "0", **env}),
+            env=child_environment({"FOREBAY_LOG_FORMAT": "json", "FOREBAY_ADMIN_PORT": "0", **env}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -165,12 +165,12 @@ def _wait_until_ready(server: OwnServer, log_path: Path) -> None:
 def _create_key(env: Mapping[str, str]) -> str:
     words = ["keys", "create", "--name", "bench", *GENEROUS, *BUDGETS, "--json"]
     ran = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "forebay", *words], env=_environment(env), capture_output=True, check=True
+        [sys.executable, "-m", "forebay", *words], env=child_environment(env), capture_output=True, check=True
     )
     return str(orjson.loads(ran.stdout)["key"])
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
+def child_environment(env: Mapping[str, str]) -> dict[str, str]:
     """This process's, less what sets up another Forebay, with the package that runs here."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
     paths = [str(Path(__file__).parents[2]), *filter(None, [inherited.get("PYTHONPATH")])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ from forebay.bench.figures import percentile
 from forebay.bench.frontend import MANY, MIB
 from forebay.bench.load import Form
 from forebay.bench.outcome import Outcome
-from forebay.bench.own_server import OwnServer, accounting_server, pinned, two_cores
+from forebay.bench.own_server import OwnServer, accounting_server, child_environment, pinned, two_cores
 from forebay.bench.quick import run_quick
 
 STREAMED, LEAVING = 0.6, 0.25
@@ -160,7 +159,7 @@ def _window(seen: Seen, duration_s: float, begin: float, end: float) -> dict[str
 def _ledger(data: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-m", "forebay", "ledger", "--data-dir", str(data), *words],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env=child_environment({}),
         capture_output=True,
         text=True,
         check=False,

@@ -31,7 +31,7 @@ STREAM_HEAD: Message = {
 async def app(
     scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
 ) -> None:
-    """Any POST is answered; a GET too, with an empty object, so that one can wait for the server."""
+    """Any POST is answered; a GET too, so that one can wait for the server."""
     if scope["type"] != "http":
         return
     body = b""
