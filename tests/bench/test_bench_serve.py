@@ -23,8 +23,9 @@ from forebay.bench.datasets import DatasetOptions
 from forebay.bench.outcome import Outcome
 from forebay.bench.plan import Plan, Step, make_steps
 from forebay.bench.progress import Progress
-from forebay.bench.report import check_charts
+from forebay.bench.report import check_charts, write_report
 from forebay.bench.serve import Ran, run_plan
+from forebay.bench.summary import summary
 from forebay.errors import ConfigurationError
 from support.command import forebay
 from support.server import ServerProcess
@@ -182,15 +183,13 @@ def test_the_command_writes_what_tools_read(server: ServerProcess, tmp_path: Pat
     check_page((tmp_path / "run.html").read_text())
 
 
-def test_a_server_that_only_refuses_has_a_report_too(server: ServerProcess, tmp_path: Path) -> None:
-    """Without charts, with what was refused; the exit code is 1."""
-    words = ["--base-url", server.url, "--num-prompts", "3", "--extra-body", '{"temperature": 99}', "--label", "run"]
-    ran = forebay("bench", "serve", *words, "--report", "--result-dir", str(tmp_path), data_dir=tmp_path)
-    assert ran.returncode == 1
-    assert "Failures: 3 status_400." in ran.stdout
-    page = (tmp_path / "run.html").read_text()
-    assert "3 status_400" in page
-    assert "<svg" not in page
+async def test_a_server_that_only_refuses_has_a_report_too(server: ServerProcess, tmp_path: Path) -> None:
+    """Without charts, with what was refused."""
+    ran = await run_one(server, Step(3), extra_body={"temperature": 99})
+    assert "Failures: 3 status_400." in summary("all", ran.result)
+    (path,) = write_report(tmp_path, "run", [ran], {})
+    assert "3 status_400" in path.read_text()
+    assert "<svg" not in path.read_text()
 
 
 def check_page(page: str) -> None:
