@@ -114,22 +114,25 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _frontend(args: argparse.Namespace) -> int:
     from forebay.bench.environment import environment
-    from forebay.bench.frontend import run_frontend
+    from forebay.bench.frontend import on_two_cores, run_frontend
     from forebay.cli_data import print_json
 
     where = environment()
-    found = run_frontend(scale=args.scale, num_open=args.open_streams, show=_note)
+    with on_two_cores() as server:
+        found = run_frontend(server, scale=args.scale, num_open=args.open_streams, show=_note)
     print_json({"frontend": found, "environment": where})
     return 0
 
 
 def _guard(args: argparse.Namespace) -> int:
     from forebay.bench.environment import environment
+    from forebay.bench.frontend import on_two_cores
     from forebay.bench.guard import losses, measure_ratios, read_baseline, write_baseline
 
     where = environment()
     baseline = None if args.write else read_baseline(args.baseline)
-    ratios = measure_ratios(scale=args.scale, show=_note)
+    with on_two_cores() as server:
+        ratios = measure_ratios(server, scale=args.scale, show=_note)
     if baseline is None:
         write_baseline(args.baseline, ratios, where)
         return 0

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from doc_tables import benchmark_table
 from forebay.bench.outcome import Outcome
+from forebay.bench.short import run_short
 from forebay.bench.soak import Seen, drift, slope
 from support.command import forebay
+from support.server import SERVER_ROOT
 
 
 def test_a_short_soak_ends_with_books_that_are_right(tmp_path: Path) -> None:
@@ -24,6 +30,18 @@ def test_a_short_soak_ends_with_books_that_are_right(tmp_path: Path) -> None:
     assert found["left"] > 5
     assert found["ledger"].endswith("whole.")
     assert found["settled_tokens"] >= found["output_tokens"] > 0
+
+
+def test_a_benchmark_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
+    """SIGKILL lets it stop nothing: the kernel tells its server."""
+    words = [sys.executable, "-m", "forebay", "bench", "soak", "--minutes", "5"]
+    env = {**os.environ, "PYTHONPATH": str(SERVER_ROOT), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True) as bench:
+        assert bench.stderr is not None
+        assert bench.stderr.readline().startswith("0 s:")
+        (server,) = psutil.Process(bench.pid).children()
+        bench.kill()
+    server.wait(20)
 
 
 def test_growth_is_the_median_of_slopes() -> None:
@@ -50,10 +68,7 @@ def test_drift_compares_the_second_quarter_with_the_last() -> None:
 def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     """(JSON, HTML) of `bench short` with the scripted engine as the model."""
     folder = tmp_path_factory.mktemp("short")
-    flags = ("--engine", "scripted", "--scale", "0.01", "--out", str(folder / "out"))
-    ran = forebay("bench", "short", *flags, data_dir=folder)
-    assert ran.returncode == 0, ran.stderr
-    written, page = (Path(line) for line in ran.stdout.splitlines())
+    written, page = run_short(folder / "out", ["--engine", "scripted"], scale=0.01, show=lambda line: None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", written.stem)
     text = page.read_text()
     assert str(folder) not in text
@@ -72,6 +87,7 @@ def test_the_front_end_is_measured_whole(short: tuple[dict[str, Any], str]) -> N
     assert 20 < frontend["rss_idle_mib"] < 500
     assert 0 < frontend["fdatasync_p50_ms"] <= frontend["fdatasync_p99_ms"]
     assert 0 < frontend["open_streams"]["kib_each"] < 500
+    assert frontend["pinned"] == (len(os.sched_getaffinity(0)) > 1)
     assert short[0]["environment"]["cores"] >= 1
 
 

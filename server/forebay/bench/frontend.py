@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,29 +91,37 @@ def measure(job: Job, server: OwnServer, num_requests: int, seed: int) -> dict[s
     }
 
 
+@contextmanager
+def on_two_cores() -> Iterator[OwnServer]:
+    """The server on one, this process on another meanwhile, where there are two."""
+    server_core, client_core = two_cores() or (None, None)
+    with accounting_server(*MANY, core=server_core) as server, pinned(client_core):
+        yield server
+
+
 def run_frontend(
-    *, scale: float = 1.0, num_open: int = 2000, show: Callable[[str], None] = lambda line: None
+    server: OwnServer,
+    *,
+    scale: float = 1.0,
+    num_open: int = 2000,
+    show: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Every job after a warm-up of a tenth, then open streams. `scale` multiplies the numbers of requests."""
-    cores = two_cores()
-    server_core, client_core = cores or (None, None)
-    found: dict[str, Any] = {"pinned": cores is not None}
-    with accounting_server(*MANY, core=server_core) as server, pinned(client_core):
-        found["rss_idle_mib"] = server.rss() / MIB
-        found |= fdatasync_figures(server.data)
-        show("idle: {rss_idle_mib:.0f} MiB; a page is durable in {fdatasync_p50_ms:.3f} ms".format(**found))
-        if found["fdatasync_p50_ms"] < IN_MEMORY_MS:
-            show("The ledger is in memory here, where commits cost nothing: set TMPDIR to a folder on a disk.")
-        for number, (job, size) in enumerate(SIZES.items()):
-            num_requests = max(1, round(size * scale))
-            measure(job, server, max(1, num_requests // 10), number + 100)
-            found[job.name] = {"connections": job.connections, "tokens": job.tokens}
-            found[job.name] |= measure(job, server, num_requests, number)
-            show(line_of(job.name, found[job.name]))
-        found["rss_after_load_mib"] = server.rss() / MIB
-        if num_open:
-            found["open_streams"] = run_quick(measure_open_streams(server, num_open))
-            show("open streams: {num} of {kib_each:.1f} KiB each".format(**found["open_streams"]))
+    found: dict[str, Any] = {"pinned": server.core is not None, "rss_idle_mib": server.rss() / MIB}
+    found |= fdatasync_figures(server.data)
+    show("idle: {rss_idle_mib:.0f} MiB; a page is durable in {fdatasync_p50_ms:.3f} ms".format(**found))
+    if found["fdatasync_p50_ms"] < IN_MEMORY_MS:
+        show("The ledger is in memory here, where commits cost nothing: set TMPDIR to a folder on a disk.")
+    for number, (job, size) in enumerate(SIZES.items()):
+        num_requests = max(1, round(size * scale))
+        measure(job, server, max(1, num_requests // 10), number + 100)
+        found[job.name] = {"connections": job.connections, "tokens": job.tokens}
+        found[job.name] |= measure(job, server, num_requests, number)
+        show(line_of(job.name, found[job.name]))
+    found["rss_after_load_mib"] = server.rss() / MIB
+    if num_open:
+        found["open_streams"] = run_quick(measure_open_streams(server, num_open))
+        show("open streams: {num} of {kib_each:.1f} KiB each".format(**found["open_streams"]))
     return found
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 
-from forebay.bench.frontend import COALESCED, MANY, STEPS, WHOLE, Job, measure
+from forebay.bench.frontend import COALESCED, STEPS, WHOLE, Job, measure
 from forebay.bench.intervals import MIN_PAIRS, Ratio, ratio_of
-from forebay.bench.own_server import OwnServer, accounting_server, pinned, two_cores, yardstick_server
+from forebay.bench.own_server import OwnServer, yardstick_server
 from forebay.errors import ConfigurationError
 
 ALLOWED = 0.8
@@ -28,18 +28,17 @@ YARDSTICK = {WHOLE: (WHOLE, 6_000), STEPS: (STEPS, 128), COALESCED: (STEPS, 128)
 
 
 def measure_ratios(
-    *, scale: float = 1.0, num_pairs: int = MIN_PAIRS, show: Callable[[str], None] = lambda line: None
+    server: OwnServer,
+    *,
+    scale: float = 1.0,
+    num_pairs: int = MIN_PAIRS,
+    show: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Ratio]:
     """Front end / yardstick, in turn, after a round each: by job, requests/s of whole answers or tokens/s of streams;
     by the job's name with `_cpu`, the same for a second of CPU.
     """
-    server_core, client_core = two_cores() or (None, None)
     ratios = {}
-    with (
-        accounting_server(*MANY, core=server_core) as server,
-        yardstick_server(core=server_core) as yardstick,
-        pinned(client_core),
-    ):
+    with yardstick_server(core=server.core) as yardstick:
         for job in ROUNDS:
             pairs = [_pair(job, server, yardstick, scale, number) for number in range(num_pairs + 1)][1:]
             for name, speed in ((job.name, _throughput), (f"{job.name}_cpu", _per_cpu)):

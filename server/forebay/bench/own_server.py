@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import signal
@@ -26,6 +27,7 @@ READY_TIMEOUT_S = 240.0
 STOP_TIMEOUT_S = 60.0
 CPU_CLOCK = 2
 """In the number of another process's clock, all its threads' time (CPUCLOCK_SCHED of the kernel's posix-timers)."""
+PR_SET_PDEATHSIG = 1
 LOG_END = 2000
 """Characters of a server's log that are shown where it did not start."""
 PRICES = {"version": "1", "models": {"*": {"prompt": 100_000, "completion": 400_000}}}
@@ -35,12 +37,13 @@ BUDGETS = ("--budget", "1000000000/month", "--budget", "1000000000000tokens/day"
 
 @dataclass(frozen=True, slots=True)
 class OwnServer:
-    """One that answers. `key` is None where it asks for none; `data` is its data folder."""
+    """One that answers. `key` is None where it asks for none, `core` where it is on any; `data` is its data folder."""
 
     process: subprocess.Popen[bytes]
     port: int
     data: Path
     key: str | None = None
+    core: int | None = None
 
     @property
     def url(self) -> str:
@@ -139,8 +142,9 @@ def _running(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            preexec_fn=_end_with_parent if platform.system() == "Linux" else None,
         )
-    server = OwnServer(process, port, Path(env.get("FOREBAY_DATA_DIR", folder)), key)
+    server = OwnServer(process, port, Path(env.get("FOREBAY_DATA_DIR", folder)), key, core)
     try:
         if core is not None:
             psutil.Process(process.pid).cpu_affinity([core])
@@ -148,6 +152,11 @@ def _running(
         yield server
     finally:
         server.stop()
+
+
+def _end_with_parent() -> None:
+    """In the child: SIGTERM when this benchmark ends without having stopped it, as by SIGKILL (prctl(2))."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait_until_ready(server: OwnServer, log_path: Path) -> None:

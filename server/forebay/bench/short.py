@@ -13,7 +13,7 @@ import orjson
 from forebay.bench.client import Target
 from forebay.bench.datasets import DatasetOptions
 from forebay.bench.environment import environment
-from forebay.bench.frontend import SIZES, run_frontend
+from forebay.bench.frontend import SIZES, on_two_cores, run_frontend
 from forebay.bench.guard import measure_ratios
 from forebay.bench.own_server import open_server
 from forebay.bench.plan import Plan, Step
@@ -42,8 +42,9 @@ def run_short(folder: Path, flags: Sequence[str], *, scale: float, show: Callabl
     where = environment()
     if not where["was_quiet"]:
         show(f"Load average {where['load_average_before']}: this machine is busy, its figures are not for publication.")
-    frontend = run_frontend(scale=scale, num_open=max(100, round(2000 * min(scale, 1))), show=show)
-    ratios = measure_ratios(scale=scale / 2, show=show)
+    with on_two_cores() as server:
+        frontend = run_frontend(server, scale=scale, num_open=max(100, round(2000 * min(scale, 1))), show=show)
+        ratios = measure_ratios(server, scale=scale / 2, show=show)
     ran = _on_model(flags, scale, show)
     found = {
         "environment": where,

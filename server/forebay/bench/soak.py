@@ -19,10 +19,10 @@ import psutil
 from forebay.bench.client import Client, Target
 from forebay.bench.datasets.session import Turn
 from forebay.bench.figures import percentile
-from forebay.bench.frontend import MANY, MIB
+from forebay.bench.frontend import MIB, on_two_cores
 from forebay.bench.load import Form
 from forebay.bench.outcome import Outcome
-from forebay.bench.own_server import OwnServer, accounting_server, child_environment, pinned, two_cores
+from forebay.bench.own_server import OwnServer, child_environment
 from forebay.bench.quick import run_quick
 
 STREAMED, LEAVING = 0.6, 0.25
@@ -44,8 +44,7 @@ def run_soak(
     minutes: float, rate: float, seed: int, show: Callable[[str], None] = lambda line: None
 ) -> tuple[dict[str, Any], list[str]]:
     """(figures, faults): a fault is a request that failed, or a ledger that is not whole or knows of too few tokens."""
-    server_core, client_core = two_cores() or (None, None)
-    with accounting_server(*MANY, core=server_core) as server, pinned(client_core):
+    with on_two_cores() as server:
         seen = run_quick(_load(server, minutes * 60, rate, random.Random(seed), show))
         exit_code = server.stop()
         verified = _ledger(server.data, "verify")
