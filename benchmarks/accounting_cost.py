@@ -30,6 +30,8 @@ import uvloop
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
 
+from forebay.bench.disk import fdatasync_seconds  # noqa: E402 - after the path
+from forebay.bench.intervals import median_interval  # noqa: E402 - after the path
 from forebay.settings import Settings  # noqa: E402 - after the path
 from support.server import SERVER_ROOT, ServerProcess, free_port  # noqa: E402 - after the path
 
@@ -216,32 +218,10 @@ def measure(target: Accounting | Nothing, num_requests: int, num_connections: in
     }
 
 
-def fdatasync_seconds(folder: Path, count: int = 2000) -> list[float]:
-    """Of one page each, sorted."""
-    took = []
-    fd = os.open(folder / "page", os.O_CREAT | os.O_WRONLY, 0o600)
-    try:
-        for _ in range(count):
-            os.write(fd, bytes(4096))
-            began = time.perf_counter()
-            os.fdatasync(fd)
-            took.append(time.perf_counter() - began)
-    finally:
-        os.close(fd)
-    return sorted(took)
-
-
 def bucket_of(cumulative: dict[str, float], share: float) -> str:
     """The upper bound of the histogram's bucket that holds the percentile."""
     total = max(cumulative.values())
     return next(bound for bound, count in cumulative.items() if count >= share * total)
-
-
-def median_interval(values: list[float]) -> tuple[float, float]:
-    """The widest order statistics whose coverage of the median is at least 95% (sign test); all of few values."""
-    ordered = sorted(values)
-    drop = 0 if len(ordered) < 9 else 1 if len(ordered) < 12 else 2
-    return ordered[drop], ordered[-1 - drop]
 
 
 def main() -> None:
@@ -272,7 +252,7 @@ def main() -> None:
             saturated = on.commit_seconds()
             measure(on, args.requests, FEW_CONNECTIONS)
             few = {bound: count - saturated[bound] for bound, count in on.commit_seconds().items()}
-            syncs = fdatasync_seconds(folder)
+            syncs = fdatasync_seconds(folder, 2000)
         finally:
             on.stop()
             off.stop()

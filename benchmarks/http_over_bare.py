@@ -2,8 +2,8 @@
 
 Two engines with the same arguments live side by side: one in a process that calls `AsyncLLM.generate` itself, one
 behind `forebay serve`. They are asked in turn, the same prompts each pair, so that a drifting machine hits both; the
-figure is the median of the pairs' ratios and a bootstrap interval. The HTTP client runs on the same cores and counts
-against us.
+figure is the median of the pairs' ratios and its interval (sign test). The HTTP client runs on the same cores and
+counts against us.
 
     python benchmarks/http_over_bare.py [--streams 16 32] [--pairs 7] [--tokens 64] [--model DIR]
 
@@ -118,13 +118,6 @@ async def through_http(port: int, seed: int, streams: int, tokens: int) -> float
     return sum(counts) / (time.perf_counter() - began)
 
 
-def interval(ratios: list[float]) -> list[float]:
-    """95% bootstrap interval of the median."""
-    rng = random.Random(0)
-    medians = sorted(statistics.median(rng.choices(ratios, k=len(ratios))) for _ in range(2000))
-    return [round(medians[50], 3), round(medians[1949], 3)]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--streams", type=int, nargs="+", default=[16, 32])
@@ -137,6 +130,7 @@ def main() -> None:
         uvloop.run(bare_engine(args.model))
         return
 
+    from forebay.bench.intervals import median_interval
     from support.server import ServerProcess
 
     flags = ["--engine", "vllm", *(["--model", args.model] if args.model else [])]
@@ -184,7 +178,7 @@ def main() -> None:
             ratios = [pair["http"] / pair["bare"] for pair in pairs]
             results[str(streams)] = {
                 "ratio": round(statistics.median(ratios), 3),
-                "ratio_95": interval(ratios),
+                "ratio_95": [round(end, 3) for end in median_interval(ratios)],
                 "bare_tokens_per_s": round(statistics.median(pair["bare"] for pair in pairs), 1),
                 "http_tokens_per_s": round(statistics.median(pair["http"] for pair in pairs), 1),
             }

@@ -1,4 +1,4 @@
-"""Writes the generated parts of the docs from the code: README's settings, the architecture's modules.
+"""Writes the generated parts of the docs: README's settings and last benchmarks, the architecture's modules.
 
 With --check it changes nothing and exits 1 where a part is not current.
 """
@@ -6,12 +6,15 @@ With --check it changes nothing and exits 1 where a part is not current.
 from __future__ import annotations
 
 import ast
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "server" / "forebay"
+BENCHMARKS = ROOT / "docs" / "benchmarks"
+FORMS = (",.0f", ",.0f", ".1f", ".1f", ",.0f")
 sys.path.insert(0, str(ROOT / "server"))
 
 from forebay.settings import Settings  # noqa: E402  (the package lies beside this script, not on the path)
@@ -37,8 +40,35 @@ def module_lines() -> str:
     return "\n".join(lines)
 
 
+def benchmark_table(folder: Path = BENCHMARKS) -> str:
+    """Of the newest file that `make bench` wrote there."""
+    paths = sorted(folder.glob("*.json"))
+    if not paths:
+        return "Nothing was measured yet: `make bench` does it."
+    found = json.loads(paths[-1].read_text(encoding="utf-8"))
+    where, frontend = found["environment"], found["frontend"]
+    rows = [
+        f"{where['time'][:10]}, {where['cores']} cores ({where['cpu']}), Python {where['python']}, Forebay "
+        f"{where['forebay']} ({where['commit']}); [all of it](docs/benchmarks/{paths[-1].stem}.html).",
+        "",
+        "| front end alone, one core | requests/s | tokens/s | p50, ms | p99, ms | CPU a request, us |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in ("whole", "one_token_a_step", "coalesced"):
+        job = frontend[name]
+        figures = (job["requests_per_s"], job["tokens_per_s"], job["p50_ms"], job["p99_ms"], job["cpu_us_per_request"])
+        cells = " | ".join(format(value, form) for value, form in zip(figures, FORMS, strict=True))
+        rows.append(f"| {name.replace('_', ' ')}, {job['connections']} connections, {job['tokens']} tokens | {cells} |")
+    rows += ["", f"| {found['serve'][0]['model_id']}, connections | output tokens/s | TTFT p50, ms | TPOT p50, ms |"]
+    rows.append("| --- | --- | --- | --- |")
+    for step in found["serve"]:
+        values = (step["output_throughput"], step["median_ttft_ms"], step["median_tpot_ms"])
+        rows.append(f"| {step['max_concurrency']} | " + " | ".join(f"{value:,.1f}" for value in values) + " |")
+    return "\n".join(rows)
+
+
 PARTS: Mapping[Path, Mapping[str, Callable[[], str]]] = {
-    ROOT / "README.md": {"settings": settings_table},
+    ROOT / "README.md": {"settings": settings_table, "benchmarks": benchmark_table},
     ROOT / "docs" / "architecture.md": {"modules": module_lines},
 }
 

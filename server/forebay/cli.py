@@ -1,4 +1,4 @@
-"""`forebay serve | model | keys | tenants | ledger | replicas | version`: flags -> Settings -> what is done."""
+"""`forebay serve | model | keys | tenants | ledger | replicas | bench | version`: flags -> Settings -> what is done."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import SettingsError
 
 from forebay import __version__
+from forebay.cli_bench import add_bench_commands
 from forebay.cli_data import printable
 from forebay.cli_keys import add_key_commands
 from forebay.cli_ledger import add_ledger_commands
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "version":
             return _version()
+        if args.command == "bench":  # no server's settings, so that none of those can be wrong
+            return int(args.run(args))
         settings = Settings(**{name: value for name, value in vars(args).items() if name in Settings.model_fields})
         if args.command == "serve":
             return _serve(settings)
@@ -133,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="forebay", description="An OpenAI-compatible service in front of a language model."
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{serve,model,keys,tenants,ledger,replicas,version}"
+        dest="command", required=True, metavar="{serve,model,keys,tenants,ledger,replicas,bench,version}"
     )
     serve = commands.add_parser(
         "serve", help="start the service", description="Start the service. Flags override the environment."
@@ -160,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     replicas = commands.add_parser("replicas", help="see and forget the servers that share limits through Redis")
     _add_flags(replicas, (*REDIS_SETTINGS, *DATA_SETTINGS[:1]))
     add_replica_commands(replicas)
+    add_bench_commands(commands.add_parser("bench", help="put a load on servers and measure them"))
     commands.add_parser("version", help="print versions")
     return parser
 

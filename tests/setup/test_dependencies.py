@@ -19,6 +19,7 @@ ENGINES = PACKAGE / "engines"
 EXTRAS = {
     "transformers": (ENGINES / "transformers_impl", ENGINES / "text_codec.py"),
     "vllm": (ENGINES / "vllm_impl", ENGINES / "text_codec.py"),
+    "bench": (PACKAGE / "bench" / "charts_impl.py",),
     "postgres": (PACKAGE / "ledger" / "postgres_impl.py",),
     "redis": (PACKAGE / "stores" / "redis_impl",),
 }

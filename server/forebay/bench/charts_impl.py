@@ -1,0 +1,178 @@
+"""The report's charts, drawn by matplotlib without a display."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from forebay.bench.figures import samples, tokens_by_time
+from forebay.bench.outcome import Outcome
+from forebay.bench.serve import Ran
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's, which are told apart by the colour-blind."""
+QUANTILES = 400
+"""Points of a distribution's curve, however many requests it is made of."""
+MAX_ROWS = 300
+"""Requests that a timeline shows."""
+BINS, SHORTEST_BIN_S = 40, 0.25
+"""Of the rate of tokens under a timeline."""
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "forebay",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+
+def draw(ran: Sequence[Ran]) -> dict[str, Figure]:
+    """Charts by file name, of the steps in which anything was answered."""
+    ran = [each for each in ran if each.result["completed"]]
+    if not ran:
+        return {}
+    with mpl.rc_context(STYLE):
+        busiest = max(ran, key=lambda each: float(each.result["request_throughput"]))
+        charts = {
+            "throughput-latency": _curve(ran),
+            "distributions": _distributions(ran),
+            "timeline": _timeline(busiest),
+        }
+        if any(each.result["request_goodput"] is not None for each in ran):
+            charts["goodput"] = _goodput(ran)
+        return charts
+
+
+def as_png(figure: Figure) -> bytes:
+    return _saved(figure, "png", dpi=120)
+
+
+def as_svg(figure: Figure) -> str:
+    """To stand within HTML."""
+    text = _saved(figure, "svg", metadata={"Date": None}).decode()
+    return text[text.index("<svg") :]
+
+
+def _saved(figure: Figure, form: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(file, format=form, **options)
+    return file.getvalue()
+
+
+def _curve(ran: Sequence[Ran]) -> Figure:
+    """Latencies over throughput, a point a step."""
+    streams = any(each.result["p50_ttft_ms"] for each in ran if "p50_ttft_ms" in each.result)
+    metrics = ("ttft", "tpot", "e2el") if streams else ("e2el",)
+    figure = Figure(figsize=(4.2 * len(metrics), 3.6), layout="constrained")
+    ordered = sorted(ran, key=lambda each: float(each.result["output_throughput"]))
+    throughputs = [each.result["output_throughput"] for each in ordered]
+    for axes, metric in zip(_row(figure, len(metrics)), metrics, strict=True):
+        highest = 0.0
+        percentiles = _percentiles(ordered[0].result, metric)
+        for color, name in zip(COLORS, percentiles, strict=False):
+            values = [each.result[f"{name}_{metric}_ms"] for each in ordered]
+            highest = max(highest, *values)
+            axes.plot(throughputs, values, marker="o", color=color, label=name)
+        for each, throughput in zip(ordered, throughputs, strict=True):
+            at = (throughput, each.result[f"{percentiles[-1]}_{metric}_ms"])
+            axes.annotate(each.step.name, at, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
+        axes.set(xlabel="output tokens/s", ylabel="ms", title=metric.upper(), ylim=(0, highest * 1.15 or 1))
+        axes.margins(x=0.12)
+        axes.legend()
+    return figure
+
+
+def _distributions(ran: Sequence[Ran]) -> Figure:
+    """Which share of the requests (TTFT, TPOT, E2EL) or gaps (ITL) took how long at most."""
+    by_step = {each.step.name: samples(_whole(each.outcomes)) for each in ran}
+    metrics = [metric for metric in ("ttft", "tpot", "itl", "e2el") if any(found[metric] for found in by_step.values())]
+    figure = Figure(figsize=(4.2 * min(len(metrics), 2), 3.4 * ((len(metrics) + 1) // 2)), layout="constrained")
+    for number, metric in enumerate(metrics, 1):
+        axes = figure.add_subplot((len(metrics) + 1) // 2, min(len(metrics), 2), number)
+        for color, (name, found) in zip(COLORS * len(ran), by_step.items(), strict=False):
+            ordered = found[metric]
+            if ordered:
+                shares = [place / QUANTILES for place in range(QUANTILES + 1)]
+                values = [ordered[round(share * (len(ordered) - 1))] * 1000 for share in shares]
+                axes.plot(values, [share * 100 for share in shares], color=color, label=name)
+        axes.set(xlabel="ms", ylabel="% within", title=metric.upper(), ylim=(0, 101))
+        axes.set_xlim(left=0)
+        if number == 1:
+            axes.legend(fontsize=7)
+    return figure
+
+
+def _timeline(ran: Ran) -> Figure:
+    """Each request from its start to its end, above the rate of tokens."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    rows = figure.add_subplot(2, 1, 1)
+    whole = sorted(_whole(ran.outcomes), key=lambda outcome: outcome.start_s)
+    failed = [outcome for outcome in ran.outcomes if outcome.failure is not None]
+    every = -(-len(whole) // MAX_ROWS)
+    shown = whole[::every]
+    places = range(len(shown))
+    first_s = [outcome.start_s + (outcome.ttft_s or 0.0) for outcome in shown]
+    rows.hlines(places, [outcome.start_s for outcome in shown], first_s, color=COLORS[4], label="until the first token")
+    ends = [outcome.start_s + outcome.latency_s for outcome in shown]
+    rows.hlines(places, first_s, ends, color=COLORS[0], label="until the last")
+    if failed:
+        rows.plot(
+            [each.start_s + each.latency_s for each in failed], [0] * len(failed), "x", color=COLORS[1], label="failed"
+        )
+    some = f", one in {every} shown" if every > 1 else ""
+    rows.set(ylabel="request", title=f"{ran.step.name}: {len(whole)} requests{some}")
+    figure.legend(loc="outside upper right", ncols=3, fontsize=7)
+    rates = figure.add_subplot(2, 1, 2, sharex=rows)
+    width_s = max(SHORTEST_BIN_S, max(ends) / BINS)
+    counts = tokens_by_time(whole, width_s)
+    edges = [shown[0].start_s + number * width_s for number in range(len(counts) + 1)]
+    rates.stairs([count / width_s for count in counts], edges, color=COLORS[2])
+    rates.set(xlabel="s", ylabel="output tokens/s")
+    rates.set_ylim(bottom=0)
+    rates.set_xlim(left=0)
+    return figure
+
+
+def _goodput(ran: Sequence[Ran]) -> Figure:
+    """Requests a second of each step, and those of them that met every SLO."""
+    figure = Figure(figsize=(max(4.2, 1.1 * len(ran) + 2), 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    places = range(len(ran))
+    axes.bar(places, [each.result["request_throughput"] for each in ran], color="#BBBBBB", label="answered")
+    good = [each.result["request_goodput"] or 0.0 for each in ran]
+    bars = axes.bar(places, good, width=0.5, color=COLORS[2], label="within the SLOs")
+    axes.bar_label(bars, fmt="%.1f", fontsize=7)
+    axes.set_xticks(places, [each.step.name for each in ran])
+    slos = ran[0].result.get("goodput_slos_ms", {})
+    title = ", ".join(f"{name.upper()} <= {limit:g} ms" for name, limit in slos.items())
+    axes.set(ylabel="requests/s", title=title or "Goodput")
+    axes.grid(visible=False, axis="x")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _row(figure: Figure, number: int) -> list[Axes]:
+    return [figure.add_subplot(1, number, place + 1) for place in range(number)]
+
+
+def _whole(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.failure is None and not outcome.left]
+
+
+def _percentiles(result: dict[str, Any], metric: str) -> list[str]:
+    """p50 and the highest percentile that the result has, or the median alone."""
+    found = [
+        field.removesuffix(f"_{metric}_ms") for field in result if field[0] == "p" and field.endswith(f"_{metric}_ms")
+    ]
+    names = sorted(found, key=lambda name: float(name[1:]))
+    return ["median", names[-1]] if names and names[-1] != "p50" else ["median"]

@@ -1,0 +1,93 @@
+"""Sessions out of files: our own JSON lines, ShareGPT's conversations, BurstGPT's trace."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from forebay.bench.datasets.prompts import PromptMaker
+from forebay.bench.datasets.session import Session, Turn
+from forebay.errors import ConfigurationError
+
+CHARACTERS_A_TOKEN = 4
+"""Of English text in today's vocabularies, about; for answers of which a file has only the text."""
+MIN_LEN, MAX_LEN = 4, 1024
+"""Shorter or longer ones are left out of ShareGPT, as is usual: they are greetings and pastes."""
+
+
+def custom(path: Path, output_len: int | None) -> list[Session]:
+    """A JSON object a line: `prompt` (text or token ids) or `turns` (list of texts), `output_tokens`, `at` (seconds).
+
+    Only the first is needed. Raises ConfigurationError that names the line at fault.
+    """
+    sessions = []
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        with _refused(f"{path}:{number}"):
+            entry = orjson.loads(line)
+            max_tokens = output_len or int(entry.get("output_tokens", 128))
+            prompts = entry["turns"] if "turns" in entry else [entry["prompt"]]
+            at_s = float(entry["at"]) if "at" in entry else None
+            sessions.append(Session(tuple(Turn(_prompt(prompt), max_tokens) for prompt in prompts), at_s))
+    return _some(sessions, path)
+
+
+def sharegpt(path: Path, output_len: int | None) -> list[Session]:
+    """The first question of each conversation in ShareGPT's JSON, and an answer as long as the one it got there."""
+    with _refused(str(path)):
+        sessions = []
+        for entry in orjson.loads(_read(path)):
+            said = [turn["value"] for turn in entry.get("conversations", [])[:2]]
+            if len(said) < 2:
+                continue
+            asked, answered = (len(text) // CHARACTERS_A_TOKEN for text in said)
+            if MIN_LEN <= asked <= MAX_LEN and MIN_LEN <= answered <= MAX_LEN:
+                sessions.append(Session((Turn(said[0], output_len or answered),)))
+    return _some(sessions, path)
+
+
+def burstgpt(path: Path, maker: PromptMaker) -> list[Session]:
+    """Made-up prompts as long as those of BurstGPT's CSV, at its times; requests that failed there are left out.
+
+    Columns `Timestamp` (seconds), `Request tokens`, `Response tokens` (arXiv:2401.17644).
+    """
+    sessions = []
+    with _refused(str(path)):
+        for row in csv.DictReader(_read(path).decode().splitlines()):
+            asked, answered = int(row["Request tokens"]), int(row["Response tokens"])
+            if asked > 0 and answered > 0:
+                sessions.append(Session((Turn(maker.draw(asked), answered),), float(row["Timestamp"])))
+    return _some(sessions, path)
+
+
+def _prompt(value: Any) -> str | list[int]:
+    if isinstance(value, str) or (isinstance(value, list) and all(type(token) is int for token in value)):
+        return value
+    raise ValueError("a prompt is a text or a list of token ids")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigurationError(f"{path} cannot be read: {exc.strerror}.") from exc
+
+
+def _some(sessions: list[Session], path: Path) -> list[Session]:
+    if not sessions:
+        raise ConfigurationError(f"{path} holds nothing to ask.")
+    return sessions
+
+
+@contextmanager
+def _refused(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ConfigurationError(f"{where} is not in the documented form: {type(exc).__name__}: {exc}.") from exc

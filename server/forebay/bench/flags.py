@@ -1,0 +1,164 @@
+"""Flags of the commands that put a load on a server, and what they come to."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from forebay.bench.client import Target
+from forebay.bench.datasets import DATASETS, DatasetOptions
+from forebay.bench.figures import SLOS
+from forebay.bench.plan import Plan, make_steps
+from forebay.errors import ConfigurationError
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """All about the server but its URL."""
+    add = parser.add_argument_group("server").add_argument
+    add("--endpoint", default=CHAT, choices=(CHAT, COMPLETIONS), help="default %(default)s")
+    add("--model", help="default: the first that /v1/models names")
+    add("--api-key", help="default: the variable OPENAI_API_KEY, which other users of this machine cannot see")
+    add("--header", action="append", default=[], metavar="NAME=VALUE", help="in every request; may be repeated")
+    add("--timeout-s", type=positive, default=600.0, help="of one request, default %(default)g")
+    add("--insecure", action="store_true", help="believe any TLS certificate")
+
+
+def add_load(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("load").add_argument
+    add("--request-rate", type=positive, nargs="+", default=[float("inf")], help="requests/s, or inf (the default)")
+    add("--burstiness", type=positive, default=1.0, help="gamma shape of the gaps: 1 Poisson, less is burstier")
+    add("--max-concurrency", type=whole, nargs="+", default=[None], help="most requests at once; default no bound")
+    add("--num-prompts", type=whole, nargs="+", default=[1000], help="requests a step, default 1000")
+    add("--num-warmups", type=whole, default=0, help="requests before each step that are not counted")
+    add("--no-stream", action="store_true", help="ask for whole answers")
+    add("--ignore-eos", action="store_true", help="answers as long as asked for (vLLM, Forebay)")
+    add("--self-timed", action="store_true", help="requests come when the dataset says")
+    add("--extra-body", type=_object, default={}, metavar="JSON", help="fields for every request's body")
+    add("--seed", type=int, help="default: another one each time, so that no cache knows the prompts")
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("dataset").add_argument
+    add("--dataset-name", choices=DATASETS, default="random", help="default %(default)s")
+    add("--dataset-path", type=Path, help="of custom (JSON lines), sharegpt (JSON), burstgpt (CSV)")
+    add("--input-len", type=whole, default=128, help="tokens of a made-up prompt, default %(default)s")
+    add("--output-len", type=whole, help="tokens of an answer at most; default 128, or what the file says")
+    add("--range-ratio", type=float, default=0.0, help="lengths vary by this share of themselves, default 0")
+    add("--prefix-len", type=whole, default=0, help="tokens that prompts have in common")
+    add("--num-prefixes", type=whole, default=10, help="of prefix_repetition, default %(default)s")
+    add("--num-turns", type=whole, default=4, help="of multi_turn, default %(default)s")
+    add("--num-distinct", type=whole, default=100, help="prompts of cache_replay, default %(default)s")
+    add("--skew", type=float, default=1.0, help="of cache_replay: exponent of Zipf's law, default %(default)g")
+    add("--token-ids", type=_range, default=range(1000, 30_000), metavar="LOW:HIGH", help="default 1000:30000")
+
+
+def add_figures(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("figures").add_argument
+    add("--goodput", nargs="+", default=[], metavar="NAME:MS", help="SLOs on ttft, tpot, e2el")
+    add("--metric-percentiles", type=_percentiles, default=[50, 90, 95, 99], help="default 50,90,95,99")
+    add("--label", default=time.strftime("forebay-bench-%Y%m%d-%H%M%S"), help="what files are called")
+    add("--metadata", action="append", default=[], metavar="NAME=VALUE", help="written to the results")
+    add("--save-detailed", action="store_true", help="add every request, with its text, to the results")
+
+
+def read_plan(args: argparse.Namespace, base_url: str) -> Plan:
+    """Raises ConfigurationError for flags that do not go together."""
+    target = Target(
+        base_url=base_url,
+        endpoint=args.endpoint,
+        api_key=args.api_key or os.environ.get("OPENAI_API_KEY"),
+        headers=_pairs(args.header, "="),
+        timeout_s=args.timeout_s,
+        verify_tls=not args.insecure,
+    )
+    dataset = DatasetOptions(
+        name=args.dataset_name,
+        path=args.dataset_path,
+        input_len=args.input_len,
+        output_len=args.output_len,
+        range_ratio=args.range_ratio,
+        prefix_len=args.prefix_len,
+        num_prefixes=args.num_prefixes,
+        num_turns=args.num_turns,
+        num_distinct=args.num_distinct,
+        skew=args.skew,
+        token_ids=args.token_ids,
+    )
+    return Plan(
+        target=target,
+        steps=make_steps(args.request_rate, args.max_concurrency, args.num_prompts),
+        dataset=dataset,
+        model=args.model,
+        stream=not args.no_stream,
+        ignore_eos=args.ignore_eos,
+        extra_body=args.extra_body,
+        burstiness=args.burstiness,
+        self_timed=args.self_timed,
+        num_warmups=args.num_warmups,
+        percentiles=args.metric_percentiles,
+        slos_ms=_slos(args.goodput),
+        seed=time.time_ns() % 2**31 if args.seed is None else args.seed,
+        label=args.label,
+        metadata=_pairs(args.metadata, "="),
+        keep_texts=args.save_detailed,
+    )
+
+
+def _slos(words: list[str]) -> dict[str, float]:
+
+    pairs = _pairs(words, ":")
+    if unknown := pairs.keys() - set(SLOS):
+        raise ConfigurationError(f"--goodput: {unknown.pop()!r} is none of {', '.join(SLOS)}.")
+    try:
+        return {name: positive(value) for name, value in pairs.items()}
+    except ValueError as exc:
+        raise ConfigurationError(f"--goodput: {exc}.") from exc
+
+
+def _pairs(words: list[str], separator: str) -> dict[str, str]:
+    split = [word.partition(separator) for word in words]
+    if wrong := [word for word, (_, found, _) in zip(words, split, strict=True) if not found]:
+        raise ConfigurationError(f"{wrong[0]!r} is not NAME{separator}VALUE.")
+    return {name: value for name, _, value in split}
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise ValueError(f"{text} is not above 0")
+    return value
+
+
+def whole(text: str) -> int:
+    if int(text) < 0:
+        raise ValueError(f"{text} is below 0")
+    return int(text)
+
+
+def _range(text: str) -> range:
+    low, _, high = text.partition(":")
+    found = range(int(low), int(high))
+    if not found or found.start < 0:
+        raise ValueError(text)
+    return found
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = orjson.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(text)
+    return value
+
+
+def _percentiles(text: str) -> list[float]:
+    found = [float(word) for word in text.split(",")]
+    if not all(0 < value <= 100 for value in found):
+        raise ValueError(text)
+    return found

@@ -1,0 +1,171 @@
+"""`forebay bench serve | compare | frontend | guard | soak | short`: load on servers, figures, reports."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from forebay.bench.flags import add_dataset, add_figures, add_load, add_target, positive, read_plan, whole
+from forebay.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from forebay.bench.serve import Ran
+
+EXIT_FAILURES = 1
+
+
+def add_bench_commands(bench: argparse.ArgumentParser) -> None:
+    """Each sets `run`, which takes the arguments and returns the exit code."""
+    commands = bench.add_subparsers(required=True, metavar="{serve,compare,frontend,guard,soak,short}")
+    serve = commands.add_parser("serve", help="put a load on a server and measure it, at one or several rates")
+    serve.add_argument("--base-url", default="http://127.0.0.1:8000", help="default %(default)s")
+    serve.add_argument("--result-dir", type=Path, help="write JSON and CSV there")
+    serve.add_argument("--report", action="store_true", help="PNG charts and one HTML file too; needs forebay[bench]")
+    compare = commands.add_parser("compare", help="two servers in turn, or two sets of results: ratios with intervals")
+    compare.add_argument("first", metavar="A", help="a URL, a result file or a folder of them")
+    compare.add_argument("second", metavar="B", help="the same; the same load goes to both URLs")
+    compare.add_argument("--pairs", type=whole, default=7, help="default %(default)s, no fewer")
+    compare.add_argument("--json", action="store_true", help="one JSON object")
+    for parser, run in ((serve, _serve), (compare, _compare)):
+        add_target(parser)
+        add_load(parser)
+        add_dataset(parser)
+        add_figures(parser)
+        parser.set_defaults(run=run)
+    _add_own(commands)
+
+
+def _add_own(commands: Any) -> None:
+    """Those that start the server themselves."""
+    frontend = commands.add_parser("frontend", help="what the front end costs, engine aside")
+    frontend.add_argument("--scale", type=positive, default=1.0, help="of the numbers of requests, default 1")
+    frontend.add_argument("--open-streams", type=whole, default=2000, help="default %(default)s")
+    frontend.set_defaults(run=_frontend)
+    guard = commands.add_parser(
+        "guard", help="the front end against a raw ASGI app; exit code 1 where it has slowed down"
+    )
+    guard.add_argument("baseline", type=Path, help="benchmarks/frontend_baseline.json")
+    guard.add_argument("--write", action="store_true", help="write it; on a quiet machine")
+    guard.add_argument("--scale", type=positive, default=1.0, help="of the numbers of requests, default 1")
+    guard.set_defaults(run=_guard)
+    soak = commands.add_parser("soak", help="minutes of mixed load with clients that leave; exit code 1 for faults")
+    soak.add_argument("--minutes", type=positive, default=10.0, help="default %(default)g")
+    soak.add_argument("--rate", type=positive, default=100.0, help="requests/s, default %(default)g")
+    soak.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    soak.set_defaults(run=_soak)
+    short = commands.add_parser("short", help="front end and a model in a few minutes, as JSON and HTML")
+    short.add_argument("--out", type=Path, default=Path("docs/benchmarks"), help="default %(default)s")
+    short.add_argument("--engine", default="auto", help="of the model, default %(default)s")
+    short.add_argument("--model", help="default: the demo model")
+    short.add_argument("--scale", type=positive, default=1.0, help="of the numbers of requests, default 1")
+    short.set_defaults(run=_short)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from forebay.bench.environment import environment
+    from forebay.bench.quick import run_quick
+    from forebay.bench.report import check_charts, write_report
+    from forebay.bench.results import write_results
+    from forebay.bench.serve import run_plan
+    from forebay.bench.summary import summary
+
+    plan = read_plan(args, args.base_url)
+    folder: Path | None = args.result_dir
+    if args.report:
+        check_charts()
+        folder = folder or Path()
+    where = environment()
+    ran = run_quick(run_plan(plan, lambda each: print(summary(each.step.name, each.result), flush=True)))
+    if folder is not None:
+        paths = write_results(folder, ran, where, detailed=args.save_detailed)
+        paths += write_report(folder, plan.label, ran, where) if args.report else []
+        print("\n".join(str(path) for path in paths))
+    return EXIT_FAILURES if any(each.result["failed"] for each in ran) else 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from forebay.bench.compare import as_json, compare, run_pairs, table
+    from forebay.bench.intervals import MIN_PAIRS
+    from forebay.bench.quick import run_quick
+    from forebay.bench.results import read_results
+    from forebay.cli_data import print_json
+
+    sides: tuple[list[dict[str, Any]], list[dict[str, Any]]]
+    are_urls = [place.startswith(("http://", "https://")) for place in (args.first, args.second)]
+    if all(are_urls):
+        plans = [read_plan(args, url) for url in (args.first, args.second)]
+        if len(plans[0].steps) != 1 or args.pairs < MIN_PAIRS:
+            raise ConfigurationError(f"Servers are compared under one load, {MIN_PAIRS} pairs at least.")
+        ran = run_quick(run_pairs(plans[0], plans[1], args.pairs, None if args.json else _show_pair))
+        sides = ([each.result for each in ran[0]], [each.result for each in ran[1]])
+    elif not any(are_urls):
+        sides = (read_results(Path(args.first)), read_results(Path(args.second)))
+    else:
+        raise ConfigurationError("Compare two URLs or two sets of results.")
+    compared = compare(*sides)
+    if args.json:
+        print_json(as_json(compared))
+    else:
+        print(table(compared))
+    return 0
+
+
+def _frontend(args: argparse.Namespace) -> int:
+    from forebay.bench.environment import environment
+    from forebay.bench.frontend import on_two_cores, run_frontend
+    from forebay.cli_data import print_json
+
+    where = environment()
+    with on_two_cores() as server:
+        found = run_frontend(server, scale=args.scale, num_open=args.open_streams, show=_note)
+    print_json({"frontend": found, "environment": where})
+    return 0
+
+
+def _guard(args: argparse.Namespace) -> int:
+    from forebay.bench.environment import environment
+    from forebay.bench.frontend import on_two_cores
+    from forebay.bench.guard import losses, measure_ratios, read_baseline, write_baseline
+
+    where = environment()
+    baseline = None if args.write else read_baseline(args.baseline)
+    with on_two_cores() as server:
+        ratios = measure_ratios(server, scale=args.scale, show=_note)
+    if baseline is None:
+        write_baseline(args.baseline, ratios, where)
+        return 0
+    lost = losses(ratios, baseline)
+    for sentence in lost:
+        print(sentence)
+    return EXIT_FAILURES if lost else 0
+
+
+def _soak(args: argparse.Namespace) -> int:
+    from forebay.bench.soak import run_soak
+    from forebay.cli_data import print_json
+
+    found, faults = run_soak(args.minutes, args.rate, args.seed, _note)
+    print_json(found)
+    for fault in faults:
+        _note(fault)
+    return EXIT_FAILURES if faults else 0
+
+
+def _short(args: argparse.Namespace) -> int:
+    from forebay.bench.short import run_short
+
+    flags = ["--engine", args.engine, *(["--model", args.model] if args.model else [])]
+    for path in run_short(args.out, flags, scale=args.scale, show=_note):
+        print(path)
+    return 0
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _show_pair(first: Ran, second: Ran) -> None:
+    rates = " against ".join(f"{ran.result['request_throughput']:.1f}" for ran in (first, second))
+    print(f"pair: {rates} requests/s", flush=True)

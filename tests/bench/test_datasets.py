@@ -1,0 +1,137 @@
+"""What is asked and when: lengths, what prompts share, files, arrivals."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import statistics
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from forebay.bench.arrivals import arrival_times
+from forebay.bench.datasets import DATASETS, DatasetOptions, make_sessions
+from forebay.errors import ConfigurationError
+
+
+def test_random_prompts_have_the_length_asked_for() -> None:
+    """Token ids as many as asked, within the ratio; other ones for another seed, the same for the same."""
+    options = DatasetOptions(num_prompts=200, input_len=100, output_len=50, range_ratio=0.2, token_ids=range(5, 9))
+    sessions = make_sessions(options, 1, as_text=False)
+    lengths = [len(session.turns[0].prompt) for session in sessions]
+    assert min(lengths) >= 80
+    assert max(lengths) <= 120
+    assert len(set(lengths)) > 10
+    assert {token for session in sessions for token in session.turns[0].prompt} == {5, 6, 7, 8}
+    assert all(40 <= session.turns[0].max_tokens <= 60 for session in sessions)
+    assert make_sessions(options, 1, as_text=False) == sessions
+    assert not {str(s.turns[0].prompt) for s in sessions} & {
+        str(s.turns[0].prompt) for s in make_sessions(options, 2, as_text=False)
+    }
+
+
+def test_text_has_a_word_a_token() -> None:
+    """Where the API wants text."""
+    (session,) = make_sessions(DatasetOptions(num_prompts=1, input_len=7, prefix_len=3), 1, as_text=True)
+    assert len(str(session.turns[0].prompt).split()) == 10
+
+
+def test_prefixes_repeat_and_what_follows_them_does_not() -> None:
+    """Each prefix before as many prompts as the next."""
+    options = DatasetOptions("prefix_repetition", num_prompts=30, input_len=8, prefix_len=16, num_prefixes=3)
+    prompts = [tuple(session.turns[0].prompt) for session in make_sessions(options, 1, as_text=False)]
+    assert sorted(Counter(prompt[:16] for prompt in prompts).values()) == [10, 10, 10]
+    assert len({prompt[16:] for prompt in prompts}) == 30
+
+
+def test_conversations_add_up_to_the_requests_asked_for() -> None:
+    """Ten requests in conversations of four: 4, 4 and 2."""
+    sessions = make_sessions(DatasetOptions("multi_turn", num_prompts=10, num_turns=4), 1, as_text=False)
+    assert [len(session.turns) for session in sessions] == [4, 4, 2]
+
+
+def test_replay_repeats_some_prompts_more_than_others() -> None:
+    """Word for word, the first about twice as often as the second (Zipf's law with exponent 1)."""
+    options = DatasetOptions("cache_replay", num_prompts=6000, input_len=4, num_distinct=10)
+    counts = Counter(str(session.turns[0].prompt) for session in make_sessions(options, 1, as_text=True)).most_common()
+    assert len(counts) == 10
+    assert 1.7 < counts[0][1] / counts[1][1] < 2.3
+
+
+def test_custom_lines(tmp_path: Path) -> None:
+    """Text or token ids, one turn or several, with times: in their order, from zero."""
+    path = tmp_path / "lines.jsonl"
+    lines = [
+        {"prompt": "b", "at": 7.5, "output_tokens": 9},
+        {"prompt": [1, 2], "at": 5},
+        {"turns": ["x", "y"], "at": 6},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    sessions = make_sessions(DatasetOptions("custom", path, num_prompts=10), 1, as_text=True)
+    assert [session.at_s for session in sessions] == [0, 1, 2.5]
+    assert [turn.prompt for session in sessions for turn in session.turns] == [[1, 2], "x", "y", "b"]
+    assert sessions[-1].turns[0].max_tokens == 9
+
+
+def test_sharegpt(tmp_path: Path) -> None:
+    """The first question of each conversation that has an answer, neither very short nor very long; again from the
+    start where more are wanted."""
+    path = tmp_path / "sharegpt.json"
+
+    def talk(*texts: str) -> dict[str, object]:
+        return {"conversations": [{"from": "human", "value": text} for text in texts]}
+
+    path.write_text(
+        json.dumps([talk("q" * 40, "a" * 80), talk("q" * 40), talk("q" * 9000, "a" * 80), talk("hi", "ho")])
+    )
+    sessions = make_sessions(DatasetOptions("sharegpt", path, num_prompts=3), 1, as_text=True)
+    assert [(session.turns[0].prompt, session.turns[0].max_tokens) for session in sessions] == [("q" * 40, 20)] * 3
+
+
+def test_burstgpt(tmp_path: Path) -> None:
+    """Lengths and times of the trace; rows that failed there are left out."""
+    path = tmp_path / "trace.csv"
+    head = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+    path.write_text(
+        head + "5,ChatGPT,472,18,490,Conversation log\n45,ChatGPT,1087,0,1087,API log\n118,GPT-4,4,76,80,x\n"
+    )
+    sessions = make_sessions(DatasetOptions("burstgpt", path, num_prompts=9), 1, as_text=False)
+    found = [(session.at_s, len(session.turns[0].prompt), session.turns[0].max_tokens) for session in sessions]
+    assert found == [(0, 472, 18), (113, 4, 76)]
+
+
+@pytest.mark.parametrize("name", ["custom", "sharegpt", "burstgpt"])
+@pytest.mark.parametrize("content", [None, "", "{}", '{"prompt": 3}', "[{}]", "Timestamp\n1\n"])
+def test_a_file_that_is_not_in_its_form_is_refused(name: str, content: str | None, tmp_path: Path) -> None:
+    """In a sentence that names the file, for every dataset that is read from one."""
+    path = tmp_path / "data"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigurationError, match="data"):
+        make_sessions(DatasetOptions(name, path), 1, as_text=True)
+
+
+def test_every_dataset_that_needs_no_file_is_made() -> None:
+    """As text and as token ids, as many requests as asked for."""
+    for name in DATASETS[:4]:
+        for as_text in (True, False):
+            sessions = make_sessions(DatasetOptions(name, num_prompts=12), 1, as_text=as_text)
+            assert sum(len(session.turns) for session in sessions) == 12
+
+
+@pytest.mark.parametrize("burstiness", [0.25, 1.0, 16.0])
+def test_arrivals_keep_the_rate_and_have_the_burstiness(burstiness: float) -> None:
+    """The last comes when the rate says; the gaps' coefficient of variation is 1 / sqrt(burstiness), as of a gamma."""
+    times = arrival_times(20_000, 50.0, burstiness, random.Random(3))
+    assert times[-1] == pytest.approx(400)
+    assert times == sorted(times)
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert statistics.pstdev(gaps) / statistics.fmean(gaps) == pytest.approx(burstiness**-0.5, rel=0.05)
+
+
+def test_without_a_rate_all_come_at_once() -> None:
+    """An infinite rate is no rate."""
+    assert arrival_times(3, math.inf, 1.0, random.Random(1)) == [0, 0, 0]
