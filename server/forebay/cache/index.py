@@ -19,6 +19,13 @@ ROW_BYTES = 200
 Vector = NDArray[np.float32]
 
 
+def cosine(one: bytes, other: bytes) -> float:
+    """Of two embeddings of unit length; -1, the least, for embeddings of different lengths."""
+    if len(one) != len(other):
+        return -1.0
+    return float(np.frombuffer(one, "<f4") @ np.frombuffer(other, "<f4"))
+
+
 class Index:
     """Embeddings of unit length, float32, by scope and id; a scope without any is not there. Threads may share it.
 

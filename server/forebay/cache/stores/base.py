@@ -36,10 +36,21 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """Bytes that may be kept. Beyond either the least recently used entries give way: the tenant's, then anybody's."""
+    """Bytes that may be kept. The least recently used entries give way: beyond a tenant's bytes its own, beyond all
+    those of whoever has most."""
 
     max_bytes: int
     tenant_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """What went: one entry, or all of a tenant, a model, epochs before one, as far as these are given."""
+
+    entry_id: str | None = None
+    tenant: str | None = None
+    model: str | None = None
+    epoch: int | None = None
 
 
 class CacheStore(Protocol):
@@ -71,8 +82,11 @@ class CacheStore(Protocol):
     async def sweep(self) -> int:
         """Removes what has expired; how many went."""
 
-    async def ping(self) -> None:
-        """Whether it answers."""
+    async def purges(self) -> Sequence[Purge]:
+        """What others who use the same store have purged and deleted since this was asked last."""
+
+    async def ping(self, *, writes: bool = False) -> None:
+        """Whether it answers, and takes writes."""
 
     async def close(self) -> None:
         """Idempotent."""

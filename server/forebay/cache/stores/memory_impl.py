@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from forebay.cache.entries import Sealed
-from forebay.cache.stores.base import Held, Neighbour, Quotas
+from forebay.cache.stores.base import Held, Neighbour, Purge, Quotas
 from forebay.cache.stores.tally import Tally
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ class MemoryStore:
         if entry.num_bytes > min(quotas.tenant_bytes, quotas.max_bytes):
             return
         while self._tally.bytes_of(entry.tenant) + entry.num_bytes > quotas.tenant_bytes:
-            self._remove(self._entries[next(iter(self._of_tenant[entry.tenant]))])
+            self._remove_oldest(entry.tenant)
         while self._tally.num_bytes + entry.num_bytes > quotas.max_bytes:
-            self._remove(next(iter(self._entries.values())))
+            self._remove_oldest(self._tally.largest())
         self._entries[entry.id] = entry
         self._of_tenant.setdefault(entry.tenant, OrderedDict())[entry.id] = None
         self._tally.count(entry.tenant, 1, entry.num_bytes)
@@ -71,6 +71,9 @@ class MemoryStore:
         if entry is not None:
             self._remove(entry)
         return entry is not None
+
+    def _remove_oldest(self, tenant: str) -> None:
+        self._remove(self._entries[next(iter(self._of_tenant[tenant]))])
 
     def _remove(self, entry: Sealed) -> None:
         del self._entries[entry.id]
@@ -123,7 +126,10 @@ class MemoryStore:
         now = self._now_ms()
         return self.remove_all([entry for entry in self._entries.values() if entry.expires_at <= now])
 
-    async def ping(self) -> None:
+    async def purges(self) -> Sequence[Purge]:
+        return []
+
+    async def ping(self, *, writes: bool = False) -> None:
         pass
 
     async def close(self) -> None:

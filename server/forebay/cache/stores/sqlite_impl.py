@@ -16,7 +16,7 @@ import structlog
 from forebay.cache.entries import Sealed
 from forebay.cache.index import Index
 from forebay.cache.stores import sqlite_rows as rows
-from forebay.cache.stores.base import CacheUnavailable, Held, Neighbour, Quotas
+from forebay.cache.stores.base import CacheUnavailable, Held, Neighbour, Purge, Quotas
 from forebay.cache.stores.tally import Tally
 from forebay.errors import ConfigurationError
 
@@ -88,8 +88,14 @@ class SqliteStore:
     async def sweep(self) -> int:
         return await self._write(lambda file: self._delete(file, rows.EXPIRED, now=self._now_ms()), vacuum=True)
 
-    async def ping(self) -> None:
-        await self._write(lambda file: file.execute("PRAGMA user_version = 1"))
+    async def purges(self) -> Sequence[Purge]:
+        return []  # a data folder has one server
+
+    async def ping(self, *, writes: bool = False) -> None:
+        if writes:
+            await self._write(rows.probe)
+        else:
+            await self._read(rows.sums)
 
     async def close(self) -> None:
         if not self._closed:
@@ -163,14 +169,16 @@ class SqliteStore:
         quotas, tally = self._quotas, self._tallied(file)
         self._delete(file, rows.BY_ID, id=entry.id)
         while tally.bytes_of(entry.tenant) + entry.num_bytes > quotas.tenant_bytes:
-            if not self._delete(file, rows.OLDEST_OF_TENANT, tenant=entry.tenant):
-                break
+            self._delete_oldest(file, entry.tenant)
         while tally.num_bytes + entry.num_bytes > quotas.max_bytes:
-            if not self._delete(file, rows.OLDEST):
-                break
+            self._delete_oldest(file, tally.largest())
         rows.insert(file, entry, self._now_ms())
         tally.count(entry.tenant, 1, entry.num_bytes)
         self._written.append(entry)
+
+    def _delete_oldest(self, file: sqlite3.Connection, tenant: str) -> None:
+        if not self._delete(file, rows.OLDEST_OF_TENANT, tenant=tenant):
+            raise CacheUnavailable("another process has changed the file")  # counted anew for the next write
 
     def _delete(self, file: sqlite3.Connection, where: str, **parameters: object) -> int:
         tally = self._tallied(file)

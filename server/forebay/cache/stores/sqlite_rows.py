@@ -35,7 +35,6 @@ CREATE TABLE entries (
 );
 CREATE INDEX entries_scope ON entries (scope, used_at) WHERE embedding IS NOT NULL;
 CREATE INDEX entries_tenant ON entries (tenant, used_at, num_bytes);
-CREATE INDEX entries_used ON entries (used_at, num_bytes);
 CREATE INDEX entries_expiry ON entries (expires_at);
 PRAGMA user_version = {VERSION};
 """
@@ -111,6 +110,11 @@ def touch(connection: sqlite3.Connection, entry_id: str, now: int, every_ms: int
     connection.execute("UPDATE entries SET used_at = ? WHERE id = ? AND used_at < ?", (now, entry_id, now - every_ms))
 
 
+def probe(connection: sqlite3.Connection) -> None:
+    """Writes something: a transaction that writes nothing proves nothing."""
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
 def sums(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:
     """Tenant, entries, bytes."""
     return connection.execute("SELECT tenant, COUNT(*), SUM(num_bytes) FROM entries GROUP BY tenant").fetchall()
@@ -138,5 +142,4 @@ def delete(connection: sqlite3.Connection, where: str, parameters: Mapping[str, 
 BY_ID = "id = :id"
 EXPIRED = "expires_at <= :now"
 PURGED = "(:tenant IS NULL OR tenant = :tenant) AND (:model IS NULL OR model = :model) AND (:epoch IS NULL OR epoch < :epoch)"
-OLDEST = "number = (SELECT number FROM entries ORDER BY used_at LIMIT 1)"
 OLDEST_OF_TENANT = "number = (SELECT number FROM entries WHERE tenant = :tenant ORDER BY used_at LIMIT 1)"

@@ -19,6 +19,10 @@ class Tally:
         held = self._held.get(tenant)
         return 0 if held is None else held.num_bytes
 
+    def largest(self) -> str:
+        """The tenant with most bytes; there is one."""
+        return max(self._held, key=lambda tenant: self._held[tenant].num_bytes)
+
     def count(self, tenant: str, num_entries: int, num_bytes: int) -> None:
         """So many more, or less."""
         held = self._held.get(tenant, Held(0, 0))
