@@ -9,24 +9,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from forebay.cache.entries import Sealed
-from forebay.cache.index import Index
 from forebay.cache.stores import sqlite_rows as rows
 from forebay.cache.stores.base import CacheUnavailable, Held, Neighbour, Purge, Quotas
 from forebay.cache.stores.tally import Tally
 from forebay.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from forebay.cache.index import Index
 
 TOUCH_MS = 60_000
 """How exactly it is known when an entry was used last; a write each time would be one a hit."""
 
 ROW_BYTES = 2048
 """What an embedding is taken for before the first of a scope is seen: 384 numbers, and its id."""
-
-VACUUM_PAGES = 2000
 
 T = TypeVar("T")
 
@@ -39,13 +39,22 @@ class SqliteStore:
     A file that is broken is set aside and a new one begun; one line says so.
     """
 
-    def __init__(self, folder: Path, quotas: Quotas, now_ms: Callable[[], int], *, index_bytes: int) -> None:
-        """`now_ms`: Unix milliseconds. Nothing is opened yet."""
+    def __init__(
+        self,
+        folder: Path,
+        quotas: Quotas,
+        now_ms: Callable[[], int],
+        *,
+        index: Index | None = None,
+        index_bytes: int = 0,
+    ) -> None:
+        """`now_ms`: Unix milliseconds. Without an index nothing is near anything; it holds about `index_bytes`. Nothing
+        is opened yet."""
         self._folder = folder
         self._quotas = quotas
         self._now_ms = now_ms
         self._index_bytes = index_bytes
-        self._index = Index()
+        self._index = index
         self._writer = ThreadPoolExecutor(1, "cache-writer")
         self._reader = ThreadPoolExecutor(1, "cache-reader")
         self._writing: sqlite3.Connection | None = None
@@ -65,7 +74,9 @@ class SqliteStore:
         return await self._read(lambda file: rows.read_entries(file, [entry_id], self._now_ms()).get(entry_id))
 
     async def nearest(self, scope: str, embedding: bytes, k: int) -> Sequence[Neighbour]:
-        return await self._read(lambda file: self._nearest(file, scope, embedding, k))
+        if (index := self._index) is None:
+            return []
+        return await self._read(lambda file: self._nearest(file, index, scope, embedding, k))
 
     async def add(self, entry: Sealed) -> None:
         if entry.num_bytes <= min(self._quotas.tenant_bytes, self._quotas.max_bytes):
@@ -115,8 +126,8 @@ class SqliteStore:
 
         return await self._in(self._reader, reading)
 
-    def _nearest(self, file: sqlite3.Connection, scope: str, embedding: bytes, k: int) -> list[Neighbour]:
-        index, now = self._index, self._now_ms()
+    def _nearest(self, file: sqlite3.Connection, index: Index, scope: str, embedding: bytes, k: int) -> list[Neighbour]:
+        now = self._now_ms()
         if scope not in index:
             index.add(scope, rows.read_embeddings(file, scope, now, limit=max(1, self._index_bytes // ROW_BYTES)))
             index.shrink(self._index_bytes)
@@ -149,16 +160,20 @@ class SqliteStore:
             if file.in_transaction:
                 file.execute("ROLLBACK")
             raise
-        # Afterwards: who loads a scope meanwhile sees either the row or, later, this.
+        if self._index is not None:
+            self._follow(self._index)
+        if vacuum:
+            rows.give_back_space(file)
+        return result
+
+    def _follow(self, index: Index) -> None:
+        """Once it is committed: who loads a scope meanwhile sees either the row or, later, this."""
         with self._lock:
             for gone in self._gone:
-                self._index.remove(gone.scope, gone.id)
+                index.remove(gone.scope, gone.id)
             for entry in self._written:
-                if entry.embedding is not None and entry.scope in self._index:
-                    self._index.add(entry.scope, [(entry.id, entry.embedding)])
-        if vacuum:
-            file.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
-        return result
+                if entry.embedding is not None and entry.scope in index:
+                    index.add(entry.scope, [(entry.id, entry.embedding)])
 
     def _tallied(self, file: sqlite3.Connection) -> Tally:
         if self._tally is None:
@@ -214,7 +229,8 @@ class SqliteStore:
                 return
             self._num_replaced += 1
             self._let_go()
-            self._index.clear()
+            if self._index is not None:
+                self._index.clear()
             rows.set_aside(self._folder)
         log.error("cache_file_set_aside", file=rows.SET_ASIDE, error=error)
 

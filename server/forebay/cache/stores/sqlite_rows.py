@@ -16,6 +16,7 @@ FILE_NAME = "cache.sqlite3"
 SET_ASIDE = "cache.sqlite3.broken"
 VERSION = 1
 BUSY_S = 5.0
+VACUUM_PAGES = 2000
 
 _COLUMNS = "id, scope, tenant, model, epoch, created_at, expires_at, embedding, body"
 _SCHEMA = f"""
@@ -113,6 +114,12 @@ def touch(connection: sqlite3.Connection, entry_id: str, now: int, every_ms: int
 def probe(connection: sqlite3.Connection) -> None:
     """Writes something: a transaction that writes nothing proves nothing."""
     connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def give_back_space(connection: sqlite3.Connection) -> None:
+    """Some of what was freed."""
+    # `execute` would take one step of it, which is one page.
+    connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
 
 
 def sums(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:

@@ -47,6 +47,8 @@ class TieredStore:
         self.writes = Breaker("cache_store_writes")
         self.num_left_out = 0
         """Writes that were not done."""
+        self._num_purges = 0
+        """What is read while something is purged may be of what goes."""
         self._places = asyncio.Semaphore(MAX_CALLS)
         self._queue: asyncio.Queue[Write] = asyncio.Queue(MAX_WRITES)
         self._probe: asyncio.Task[None] | None = None
@@ -60,8 +62,9 @@ class TieredStore:
         found = self._memory.find(entry_id)
         if found is not None:
             return found
+        num_purges = self._num_purges
         found = await self._read(lambda: self._lasting.get(entry_id))
-        if found is not None:
+        if found is not None and num_purges == self._num_purges:
             self._memory.put(found)
         return found
 
@@ -87,11 +90,13 @@ class TieredStore:
 
     async def delete(self, entry_id: str) -> bool:
         """Whether it was there. Raises `CacheUnavailable`: the memory tier has forgotten it, the store has not."""
+        self._num_purges += 1
         was_here = self._memory.discard(entry_id)
         return await self._lasting.delete(entry_id) or was_here
 
     async def purge(self, *, tenant: str | None = None, model: str | None = None, epoch: int | None = None) -> int:
         """How many the store has lost. Raises as `delete` does. What waits to be written is written before."""
+        self._num_purges += 1
         await self._memory.purge(tenant=tenant, model=model, epoch=epoch)
         await self._flushed()
         return await self._lasting.purge(tenant=tenant, model=model, epoch=epoch)
@@ -204,6 +209,7 @@ class TieredStore:
     async def _hear(self) -> None:
         """What other servers have purged leaves this one's memory, too."""
         for purge in await self._lasting.purges():
+            self._num_purges += 1
             if purge.entry_id is not None:
                 self._memory.discard(purge.entry_id)
             else:
