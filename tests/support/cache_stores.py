@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from forebay.cache.stores.base import CacheStore, Quotas
 from support.entries import NOW_MS
@@ -30,3 +32,15 @@ class Stores:
     def __call__(self, quotas: Quotas = AMPLE) -> CacheStore:
         self.made.append(self.make(quotas))
         return self.made[-1]
+
+
+class Watched:
+    """A store that counts what it is asked for."""
+
+    def __init__(self, inner: CacheStore) -> None:
+        self.inner = inner
+        self.calls: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        self.calls[name] += 1
+        return getattr(self.inner, name)

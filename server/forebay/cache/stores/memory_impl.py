@@ -49,6 +49,10 @@ class MemoryStore:
         self._of_tenant[entry.tenant].move_to_end(entry_id)
         return entry
 
+    def peek(self, entry_id: str) -> Sealed | None:
+        """Which is no use of it."""
+        return self._entries.get(entry_id)
+
     def put(self, entry: Sealed) -> None:
         if (older := self._entries.get(entry.id)) is not None:
             self._remove(older)

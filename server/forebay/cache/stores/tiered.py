@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -25,6 +26,9 @@ PROBE_S = 0.5
 HEAR_S = 0.5
 SWEEP_S = 60.0
 """How often a store is asked whether it is back, what other servers have purged, and for what has expired."""
+
+CLOSE_S = 1.0
+"""How long what waits to be written may take at the end."""
 
 T = TypeVar("T")
 Write = Callable[[], Awaitable[object]]
@@ -46,7 +50,11 @@ class TieredStore:
         self.reads = Breaker("cache_store")
         self.writes = Breaker("cache_store_writes")
         self.num_left_out = 0
-        """Writes that were not done."""
+        """Writes that were not even tried, because too many waited."""
+        self._writing = asyncio.Lock()
+        """What is being written is not overtaken by a purge of it."""
+        self._lacks = False
+        """The store may lack what the memory tier has."""
         self._num_purges = 0
         """What is read while something is purged may be of what goes."""
         self._places = asyncio.Semaphore(MAX_CALLS)
@@ -76,30 +84,32 @@ class TieredStore:
     def put(self, entry: Sealed) -> None:
         """Found from now on, and stored soon."""
         self._memory.put(entry)
-        self._later(lambda: self._lasting.add(entry))
+        # Held by the memory tier alone, so that what waits costs next to nothing.
+        self._later(partial(self._add, entry.id))
 
     def touch(self, entry_id: str) -> None:
         """It was used just now."""
         self._memory.find(entry_id)
-        self._later(lambda: self._lasting.touch(entry_id))
+        self._later(partial(self._lasting.touch, entry_id))
 
     def discard(self, entry: Sealed) -> None:
         """It is not what it says it is, or of no use any more."""
         self._memory.discard(entry.id)
-        self._later(lambda: self._lasting.delete(entry.id))
+        self._later(partial(self._lasting.delete, entry.id))
 
     async def delete(self, entry_id: str) -> bool:
         """Whether it was there. Raises `CacheUnavailable`: the memory tier has forgotten it, the store has not."""
         self._num_purges += 1
         was_here = self._memory.discard(entry_id)
-        return await self._lasting.delete(entry_id) or was_here
+        async with self._writing:
+            return await self._lasting.delete(entry_id) or was_here
 
     async def purge(self, *, tenant: str | None = None, model: str | None = None, epoch: int | None = None) -> int:
-        """How many the store has lost. Raises as `delete` does. What waits to be written is written before."""
+        """How many the store has lost. Raises as `delete` does. What waits to be written goes, too."""
         self._num_purges += 1
         await self._memory.purge(tenant=tenant, model=model, epoch=epoch)
-        await self._flushed()
-        return await self._lasting.purge(tenant=tenant, model=model, epoch=epoch)
+        async with self._writing:
+            return await self._lasting.purge(tenant=tenant, model=model, epoch=epoch)
 
     async def held(self) -> Mapping[str, Held]:
         """By tenant, in the store. Raises `CacheUnavailable`."""
@@ -107,9 +117,9 @@ class TieredStore:
 
     async def close(self) -> None:
         """Writes what waits, if that goes at once."""
-        if not self.writes.is_open:
+        if self._tasks and not self._lacks:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._flushed(), 1.0)
+                await asyncio.wait_for(self._queue.join(), CLOSE_S)
         tasks = [task for task in (*self._tasks, self._probe) if task is not None]
         for task in tasks:
             task.cancel()
@@ -156,41 +166,49 @@ class TieredStore:
         except asyncio.QueueFull:
             self.num_left_out += 1
 
-    async def _flushed(self) -> None:
-        if not self.writes.is_open:
-            await self._queue.join()
+    async def _add(self, entry_id: str) -> None:
+        """Unless it was purged meanwhile."""
+        if (entry := self._memory.peek(entry_id)) is not None:
+            await self._lasting.add(entry)
 
     async def _write(self) -> None:
         while True:
-            if self.writes.is_open:
+            if self._lacks:
                 await asyncio.sleep(PROBE_S)
-                await self._ask_to_write()
+                self._lacks = not await self._give_back()
                 continue
             write = await self._queue.get()
             try:
-                await write()
+                async with self._writing:
+                    await write()
                 self.writes.succeeded()
             except CacheUnavailable as exc:
-                self.num_left_out += 1
+                self._lacks = True
                 self.writes.failed(exc.reason)
             finally:
                 self._queue.task_done()
 
-    async def _ask_to_write(self) -> None:
-        """A store that is back may have lost everything: it is given what this server still knows."""
+    async def _give_back(self) -> bool:
+        """To a store that is back and may have lost everything: what this server still knows. Whether it is back."""
         num = 0
         try:
             await self._lasting.ping(writes=True)
             await self._hear()
             for entry in self._memory:
-                if await self._lasting.get(entry.id) is None:
-                    await self._lasting.add(entry)
-                    num += 1
+                try:
+                    if await self._lasting.get(entry.id) is None:
+                        async with self._writing:
+                            await self._add(entry.id)
+                        num += 1
+                except CacheUnavailable:
+                    await self._lasting.ping(writes=True)  # or it is this entry that it does not take
         except CacheUnavailable as exc:
             self.writes.failed(exc.reason)
-            return
+            return False
         self.writes.succeeded()
-        log.info("cache_entries_given_back", num_entries=num)
+        if num:
+            log.info("cache_entries_given_back", num_entries=num)
+        return True
 
     async def _keep_up(self) -> None:
         sweep_at = time.monotonic() + SWEEP_S

@@ -4,7 +4,7 @@
 --   t:<tenant>   a sorted set: its ids by when they were used last
 --   b:<tenant>   a hash: of each id "<bytes>:<scope>"
 --   n            a sorted set: tenants by the bytes they hold; `total` is their sum
---   x            a sorted set: "<tenant>:<id>" by when it ends
+--   x            a sorted set: "<id>:<tenant>" by when it ends
 --   purges       a sorted set: what was purged last, by number; `told` is the last number
 -- An entry that Redis has let go of by itself is in the lists until somebody comes across it.
 
@@ -16,13 +16,13 @@ local function drop(tenant, id)
   local known = redis.call('HGET', P .. 'b:' .. tenant, id)
   if not known then
     redis.call('ZREM', P .. 't:' .. tenant, id)
-    redis.call('ZREM', P .. 'x', tenant .. ':' .. id)
+    redis.call('ZREM', P .. 'x', id .. ':' .. tenant)
     return 0
   end
   local bytes, scope = string.match(known, '^(%d+):(.*)$')
   redis.call('HDEL', P .. 'b:' .. tenant, id)
   redis.call('ZREM', P .. 't:' .. tenant, id)
-  redis.call('ZREM', P .. 'x', tenant .. ':' .. id)
+  redis.call('ZREM', P .. 'x', id .. ':' .. tenant)
   redis.call('ZINCRBY', P .. 'n', -bytes, tenant)
   redis.call('DECRBY', P .. 'total', bytes)
   if redis.call('HLEN', P .. 'b:' .. tenant) == 0 then
@@ -91,7 +91,7 @@ function act.add(id, now, num_bytes, tenant_bytes, max_bytes, ...)
   redis.call('PEXPIREAT', P .. 'e:' .. id, expires_at)
   redis.call('HSET', P .. 'b:' .. tenant, id, num_bytes .. ':' .. scope)
   redis.call('ZADD', P .. 't:' .. tenant, now, id)
-  redis.call('ZADD', P .. 'x', expires_at, tenant .. ':' .. id)
+  redis.call('ZADD', P .. 'x', expires_at, id .. ':' .. tenant)
   redis.call('ZINCRBY', P .. 'n', num_bytes, tenant)
   redis.call('INCRBY', P .. 'total', num_bytes)
   if embedding ~= '' then
@@ -112,7 +112,10 @@ end
 function act.nearest(scope, embedding, k)
   local vectors = P .. 'v:' .. scope
   local ids = redis.pcall('VSIM', vectors, 'FP32', embedding, 'COUNT', k, 'EF', 200)
-  if type(ids) ~= 'table' or ids.err then return {} end
+  if ids.err then
+    -- Another embedder's vectors have another length; without vector sets nothing can be said.
+    return string.find(ids.err, 'dimension') and {} or ids
+  end
   local found = {}
   for _, id in ipairs(ids) do
     local entry = read(id)
@@ -186,7 +189,7 @@ end
 function act.sweep(now)
   local ended = redis.call('ZRANGEBYSCORE', P .. 'x', '-inf', now, 'LIMIT', 0, CHUNK)
   for _, member in ipairs(ended) do
-    local tenant, id = string.match(member, '^([^:]*):(.*)$')
+    local id, tenant = string.match(member, '^([^:]*):(.*)$')
     drop(tenant, id)
   end
   return #ended
