@@ -5,20 +5,18 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from forebay.cache_settings import CacheSettings
+from forebay.setting_types import Names, Secrets
 
 EngineName = Literal["auto", "vllm", "transformers", "scripted"]
 
-CacheTier = Literal["off", "exact", "semantic"]
 
-Names = Annotated[tuple[str, ...], NoDecode]
-"""A comma-separated list in the environment."""
-
-
-class Settings(BaseSettings):
+class Settings(CacheSettings):
     """Frozen after construction; descriptions become the README's table."""
 
     model_config = SettingsConfigDict(
@@ -148,40 +146,6 @@ class Settings(BaseSettings):
     idempotency_max_keys: int = Field(50_000, gt=0, description="Most keys that are known as answered.")
     failpoint: str | None = Field(None, description="For tests: where the process is to kill itself.")
 
-    # The cache of answers
-    cache: CacheTier = Field(
-        "off",
-        description="The most that any request gets: `exact` answers the very same request again, `semantic` also one "
-        "that means the same.",
-    )
-    cache_default: CacheTier | None = Field(
-        None, description="What keys get whose `cache_policy` is `default`; unset: as `FOREBAY_CACHE`."
-    )
-    cache_sharing: Names = Field(
-        (),
-        description="Tenants that share answers, `group=tenant+tenant`, comma-separated; unset: none does.",
-    )
-    cache_epoch: int = Field(
-        0, ge=0, description="Raise it to leave everything unread that was cached before: a new corpus, new weights."
-    )
-    cache_ttl_s: float = Field(
-        86_400.0, ge=1, description="How long an answer is kept, less up to a tenth of it by chance."
-    )
-    cache_memory_mib: int = Field(64, ge=1, description="Answers held in memory, in front of those that are stored.")
-    cache_index_mib: int = Field(
-        128, ge=1, description="Embeddings held in memory to search among the stored answers; 1.5 KiB each."
-    )
-    cache_max_mib: int = Field(1024, ge=1, description="Largest sum of the stored answers.")
-    cache_tenant_mib: int = Field(
-        256, ge=0, description="Largest sum of one tenant's stored answers; the least recently used give way."
-    )
-    cache_max_entry_kib: int = Field(256, ge=1, description="Largest answer that is stored.")
-    cache_redis_url: SecretStr | None = Field(
-        None,
-        description="Redis 8 that holds the cache instead of a file, so that servers with the same `FOREBAY_SECRET` "
-        "share it; unset: `FOREBAY_REDIS_URL`.",
-    )
-
     # What several servers share
     redis_url: SecretStr | None = Field(
         None,
@@ -204,7 +168,7 @@ class Settings(BaseSettings):
     )
 
     # Who may ask
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="API keys, comma-separated.")
+    api_keys: Secrets = Field((), description="API keys, comma-separated.")
     api_keys_file: Path | None = Field(None, description="File with one API key a line; `#` starts a comment.")
     jwt_jwks_url: str | None = Field(
         None,
@@ -272,13 +236,6 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
-
-    @field_validator("served_model_names", "allowed_hosts", "cors_origins", "api_keys", "cache_sharing", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part for item in value.split(",") if (part := item.strip()))
-        return value
 
     @property
     def cache_root(self) -> Path:

@@ -12,8 +12,8 @@ Scope = Literal["chat", "completions", "tokens", "models", "usage", "metrics", "
 """What a route asks of its caller."""
 Priority = Literal["interactive", "batch"]
 CachePolicy = Literal["default", "semantic", "exact", "off"]
-"""Which answers may come from the cache: as the server is set for keys that say nothing, to requests that mean the same,
-to the very same request only, none."""
+"""Which answers may come from the cache: as the server is set for keys that say nothing, to requests that mean the
+same, to the very same request only, none."""
 Message = Mapping[str, Any]
 
 
@@ -50,9 +50,9 @@ class Caller:
     """Who asks. `tenant` separates prefix caches, limits and bills; `key_id` names the key, never its secret.
 
     `strict`: its unknown fields are refused. `scopes`: the routes it may use, its role and its key taken together.
-    `models`: the names it may use, None for all. `priority`: who goes first where both wait. `cache_any_temperature`: it
-    takes a stored answer also where a new one would be drawn by chance. `gateway`: it may say in a header for whom it
-    asks. `expires_at`: when its key does, Unix milliseconds.
+    `models`: the names it may use, None for all. `priority`: who goes first where both wait.
+    `cache_any_temperature`: it takes a stored answer also where a new one would be drawn by chance. `gateway`: it may
+    say in a header for whom it asks. `expires_at`: when its key does, Unix milliseconds.
     """
 
     tenant: str

@@ -95,7 +95,7 @@ async def test_the_last_one_to_leave_ends_it() -> None:
 @pytest.mark.parametrize("ends_at", range(len(SCRIPT) + 1))
 @pytest.mark.parametrize("merged", [1, 2, 100])
 async def test_a_run_that_fails_at_any_token_is_begun_again(ends_at: int, merged: int) -> None:
-    """By a reader that has not begun it; whoever was told some of it goes on where it was, however the second is cut."""
+    """By a reader that has not; whoever was told some of it goes on where it was, however the second run is cut."""
     again = [merge_deltas(SCRIPT[i : i + merged]) for i in range(0, len(SCRIPT), merged)]
     engine = Engine(SCRIPT, {1: (ends_at, GONE)}, {2: again}, paused=asyncio.Event())
     flights = Flights()

@@ -11,8 +11,8 @@ import pytest
 from forebay.cache.controls import Controls, read_controls
 from forebay.cache.passing import depends_on
 from forebay.cache.policy import TIERS, Access, Asked, CacheRules, may_be_stored
+from forebay.cache_settings import CacheTier
 from forebay.errors import InvalidRequest
-from forebay.settings import CacheTier
 from forebay.tenants.keys import KeyFields
 from forebay.types import CachePolicy, Caller, Sampling
 
@@ -174,6 +174,12 @@ def test_what_depends_on_time_or_person(text: str, expected: str | None) -> None
     assert depends_on(text) == expected
     found = access(asked=Asked(text, GREEDY))
     assert (found.reads, found.reason) == (("semantic", None) if expected is None else ("exact", expected))
+
+
+def test_a_text_that_no_embedder_reads_to_its_end() -> None:
+    """Is compared with the very same one only."""
+    found = access(asked=Asked("x" * 2001, GREEDY))
+    assert (found.reads, found.stores, found.reason) == ("exact", "exact", "length")
 
 
 def test_keys_that_were_written_before_are_read() -> None:

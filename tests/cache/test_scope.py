@@ -84,7 +84,7 @@ def test_nothing_else_is_made_equal(one: str, another: str) -> None:
 
 @pytest.mark.parametrize("field", dataclasses.fields(Sampling), ids=lambda field: field.name)
 def test_every_parameter_that_changes_an_answer_is_in_the_scope(field: dataclasses.Field[Any]) -> None:
-    """All fields of `Sampling` but those that only shape chance, and those of which the client's word stands instead."""
+    """All of `Sampling` but the number of log-probabilities, and the limit, for which the client's word stands."""
     seeded = dataclasses.replace(GREEDY, temperature=0.5, seed=1)
     changed = dataclasses.replace(seeded, **{field.name: other(field)})
     left_out = field.name in ("max_tokens", "num_logprobs")

@@ -117,7 +117,7 @@ async def harmed(folder: Path) -> AsyncIterator[tuple[Watched, RedisProcess, Tcp
 
 @pytest.mark.parametrize("fault", AWAY)
 async def test_while_redis_is_away_requests_go_on(fault: str, tmp_path: Path) -> None:
-    """From memory, without a storm, at once after the first failures; afterwards what this server knows is there again."""
+    """From memory, without a storm; afterwards what this server knows is in Redis again."""
     async with harmed(tmp_path) as (lasting, running, proxy), tiered(lasting) as store:
         for i in range(5):
             store.put(sealed(f"e{i}", vector=embedding(1, i)))

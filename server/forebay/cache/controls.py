@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import cast
 
+from forebay.cache_settings import CacheTier
 from forebay.errors import InvalidRequest
-from forebay.settings import CacheTier
 
 OWN_HEADER = "x-cache-control"
 STANDARD_HEADER = "cache-control"

@@ -12,15 +12,16 @@ _TIME = (
     rf"(?:this|next|last|past|coming|previous) (?:\w+ ){{0,2}}(?:{_UNIT}|{_WEEKDAY})|\w+ {_UNIT} ago",
     r"current(?!ly| accounts?\b| through| flow| in (?:a|the)\b)",
     r"what(?:'s|’s| is)? (?:the )?(?:time|date|day|year)(?: is it| now)?[ ?.!]*$",
-    r"at the moment|at present|these days|so far|up[- ]to[- ]date|as of|breaking|news|weather|forecast|how old (?:is|are)",
+    r"at the moment|at present|these days|so far|up[- ]to[- ]date|as of|breaking|news|weather|forecast",
+    r"how old (?:is|are)",
     r"(?:stock|share|bitcoin|gold|oil) price|exchange rate|score of|in stock|still (?:available|open|alive|running)",
     r"heute|gestern|jetzt|derzeit|momentan|aktuell\w*|wetter|wie spät|(?:diese|nächste|letzte)[rsnm]? \w+",
     r"aujourd[’']hui|demain|maintenant|actuellement|météo|quelle heure|en ce moment",
     r"hoy|ayer|ahora|actualmente|qué hora|oggi|domani|ieri|adesso|che ore|hoje|amanhã|ontem|agora|que horas",
 )
 _STATE = (
-    r"name|age|birthday|address|number|balance|bill|invoices?|debt|salary|pay|payslip|orders?|parcel|package|deliver(?:y|ies)"
-    r"|shipment|refund|bookings?|reservations?|tickets?|flight|appointments?|schedule|calendar|meetings?|inbox|results?"
+    r"name|age|birthday|address|number|balance|bill|invoices?|debt|salary|pay|payslip|orders?|parcel|package"
+    r"|deliver(?:y|ies)|shipment|refund|bookings?|reservations?|tickets?|flight|appointments?|schedule|calendar|meetings?|inbox|results?"
     r"|grades?|score|usage|plan|quota|location|status|history|friends?|boss|favou?rite"
 )
 _PERSON = (
@@ -30,7 +31,8 @@ _PERSON = (
     rf" (?:\w+ ){{0,2}}(?:{_STATE})",
     rf"where (?:my|our) (?:\w+ ){{0,2}}(?:{_STATE}) (?:is|are)",
     rf"(?:show|list|tell|give|read)(?: me| us)? (?:all )?(?:my|our) (?:\w+ ){{0,2}}(?:{_STATE})",
-    r"near me|nearby|around here|do you remember|remember (?:when|that|what) (?:i|we)|as i said|i told you|we discussed|i mentioned|you said",
+    r"near me|nearby|around here|do you remember|remember (?:when|that|what) (?:i|we)|as i said",
+    r"i told you|we discussed|i mentioned|you said",
     r"wer bin ich|habe ich|bin ich|in meiner nähe|qui suis-je|près de moi|quién soy|cerca de mí|chi sono",
 )
 _PATTERNS = {"time": _TIME, "person": _PERSON}

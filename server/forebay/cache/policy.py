@@ -8,18 +8,33 @@ from typing import Literal
 
 from forebay.cache.controls import Controls
 from forebay.cache.passing import depends_on
-from forebay.settings import CacheTier
+from forebay.cache_settings import CacheTier
 from forebay.types import CachePolicy, Caller, FinishReason, Sampling
 
 TIERS: tuple[CacheTier, ...] = ("off", "exact", "semantic")
 """Each holds the ones before it."""
 
+MAX_TEXT_CHARS = 2000
+"""Embedders read a few hundred tokens; of what is longer, nobody knows whether the rest means the same."""
+
 Reason = Literal[
-    "off", "asked", "chance", "choices", "logprobs", "prompts", "tools", "media", "question", "time", "person"
+    "off",
+    "asked",
+    "chance",
+    "choices",
+    "logprobs",
+    "prompts",
+    "tools",
+    "media",
+    "question",
+    "length",
+    "time",
+    "person",
 ]
 """Why less than the widest tier. `off`: the server's or the key's policy; `asked`: the request's headers; `chance`: a
 temperature above 0 without a seed; `choices`, `logprobs`, `prompts`: more than one answer to one text, or more than its
-text; `tools`, `media`; `question`: no user's text at the end; `time`, `person`: what the answer may depend on."""
+text; `tools`, `media`; `question`: no user's text at the end; `length`: too long to be compared; `time`, `person`: what
+the answer may depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +85,7 @@ class CacheRules:
             return _nothing(controls, reason)
         widest: CacheTier = _narrower(policy, controls.tier)
         why: Reason | None = None if widest == "semantic" else "asked" if widest != policy else "off"
-        if widest == "semantic" and (why := depends_on(asked.text or "")) is not None:
+        if widest == "semantic" and (why := _narrowing(asked.text or "")) is not None:
             widest = "exact"
         return Access(
             reads="off" if controls.no_cache else widest,
@@ -89,6 +104,11 @@ class CacheRules:
 def may_be_stored(finish_reason: FinishReason | None, *, num_tokens: int) -> bool:
     """Whole answers only: what ended at a limit, broke off or holds nothing is asked for again."""
     return finish_reason == "stop" and num_tokens > 0
+
+
+def _narrowing(text: str) -> Reason | None:
+    """Why a text is left to the exact tier."""
+    return "length" if len(text) > MAX_TEXT_CHARS else depends_on(text)
 
 
 def _nothing(controls: Controls, reason: Reason) -> Access:
