@@ -21,7 +21,8 @@ _TIME = (
 )
 _STATE = (
     r"name|age|birthday|address|number|balance|bill|invoices?|debt|salary|pay|payslip|orders?|parcel|package"
-    r"|deliver(?:y|ies)|shipment|refund|bookings?|reservations?|tickets?|flight|appointments?|schedule|calendar|meetings?|inbox|results?"
+    r"|deliver(?:y|ies)|shipment|refund|bookings?|reservations?|tickets?|flight|appointments?|schedule"
+    r"|calendar|meetings?|inbox|results?"
     r"|grades?|score|usage|plan|quota|location|status|history|friends?|boss|favou?rite"
 )
 _PERSON = (

@@ -148,5 +148,8 @@ def delete(connection: sqlite3.Connection, where: str, parameters: Mapping[str, 
 
 BY_ID = "id = :id"
 EXPIRED = "expires_at <= :now"
-PURGED = "(:tenant IS NULL OR tenant = :tenant) AND (:model IS NULL OR model = :model) AND (:epoch IS NULL OR epoch < :epoch)"
+PURGED = (
+    "(:tenant IS NULL OR tenant = :tenant) AND (:model IS NULL OR model = :model)"
+    " AND (:epoch IS NULL OR epoch < :epoch)"
+)
 OLDEST_OF_TENANT = "number = (SELECT number FROM entries WHERE tenant = :tenant ORDER BY used_at LIMIT 1)"
