@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay.cache.entries import JITTER, OVERHEAD_BYTES, Seal, Sealed, expiry
+from forebay.cache.entries import JITTER, MAX_DELTAS, OVERHEAD_BYTES, Seal, Sealed, expiry
+from forebay.engines.mailbox import merge_deltas
 from forebay.types import Delta, EngineTimes
 from support.entries import NOW_MS, answer, embedding, entry, seal, sealed
 
@@ -33,6 +34,17 @@ def test_deltas_come_back_as_they_were(deltas: tuple[Delta, ...]) -> None:
     shut = seal().close(whole)
     assert shut is not None
     assert seal().open(shut) == whole
+
+
+@given(st.lists(DELTAS, min_size=MAX_DELTAS + 1, max_size=100).map(tuple))
+def test_long_answers_are_merged(deltas: tuple[Delta, ...]) -> None:
+    """Into a few deltas that say the same."""
+    shut = seal().close(entry(deltas=deltas))
+    assert shut is not None
+    opened = seal().open(shut)
+    assert opened is not None
+    assert len(opened.deltas) <= MAX_DELTAS
+    assert merge_deltas(list(opened.deltas)) == merge_deltas(list(deltas))
 
 
 def test_times_are_not_replayed() -> None:

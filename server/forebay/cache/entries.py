@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import random
 import zlib
 from collections.abc import Sequence
@@ -13,10 +14,14 @@ from typing import Any
 import orjson
 
 from forebay.cache.scope import derived
+from forebay.engines.mailbox import merge_deltas
 from forebay.types import Delta, FinishReason, Usage
 
 FORMAT = 1
 MAC_BYTES = 16
+MAX_DELTAS = 16
+"""Into which an answer is merged: each costs a hit some microseconds to read and more to send."""
+
 JITTER = 0.1
 """Part of its life by which an entry's end is moved forward, so that what was stored together does not end together."""
 
@@ -31,7 +36,7 @@ MAX_EXPANSION = 8
 class Entry:
     """An answer with what it answered. `id` is the exact key of its question; `scope` the key of its scope.
 
-    `deltas` are those of one choice, `usage` what they came to. Times are Unix milliseconds. `embedding`: the text's,
+    `deltas` are those of one choice, maybe merged; `usage` is what they came to. Times are Unix milliseconds. `embedding`: the text's,
     of unit length, float32 in little-endian order; None: for the exact tier only.
     """
 
@@ -83,10 +88,10 @@ class Seal:
 
     def close(self, entry: Entry) -> Sealed | None:
         """None for an entry that cannot be kept: too large, or half a character in its text."""
-        usage = entry.usage
+        usage, rows = entry.usage, [_row(delta) for delta in _merged(entry.deltas)]
         numbers = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
         try:
-            packed = orjson.dumps([entry.text, entry.finish_reason, numbers, list(map(_row, entry.deltas))])
+            packed = orjson.dumps([entry.text, entry.finish_reason, numbers, rows])
         except orjson.JSONEncodeError:
             return None
         body = zlib.compress(packed, 1)
@@ -143,6 +148,12 @@ class Seal:
 def expiry(created_at: int, ttl_s: float) -> int:
     """When an entry ends, Unix milliseconds."""
     return created_at + round(ttl_s * 1000 * (1 - JITTER * random.random()))
+
+
+def _merged(deltas: Sequence[Delta]) -> list[Delta]:
+    """As many as may be, of about as many each."""
+    size = max(1, math.ceil(len(deltas) / MAX_DELTAS))
+    return [merge_deltas(list(deltas[begin : begin + size])) for begin in range(0, len(deltas), size)]
 
 
 def _row(delta: Delta) -> list[Any]:
