@@ -71,6 +71,9 @@ class KeyChanges(AdminBody):
     limits: LimitsBody = LimitsBody()
     priority: Priority = "interactive"
     cache_policy: CachePolicy = "default"
+    cache_any_temperature: bool = Field(
+        False, description="It takes stored answers at any temperature, without a seed."
+    )
     strict: bool | None = Field(None, description="Refuse unknown request fields; null: as the server is set.")
     gateway: bool = Field(False, description="It may say in the trusted header for whom it asks.")
     expires_at: Annotated[int, Field(ge=0, le=2**40)] | None = None

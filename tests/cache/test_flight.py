@@ -1,0 +1,280 @@
+"""Single-flight: identical work runs once, and everybody gets a whole answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forebay.cache.flight import MAX_PIECES, MAX_STARTS, Flights
+from forebay.engines.mailbox import merge_deltas
+from forebay.errors import EngineUnavailable, InvalidRequest, ShuttingDown
+from forebay.types import Delta
+from support.flying import KEY, Engine, join, read_all, read_some, script, settle
+
+SCRIPT = script("A dam holds water back.", "Think about rivers.")
+WHOLE = merge_deltas(SCRIPT)
+GONE = EngineUnavailable("The engine has died.")
+
+
+async def test_a_hundred_requests_run_the_engine_once() -> None:
+    """Those that come at once, in the middle, and before the end: all get every token."""
+    engine, flights = Engine(SCRIPT), Flights()
+    reading = []
+    for i in range(100):
+        reading.append(asyncio.create_task(read_all(join(flights, engine))))
+        if i % 12 == 0:
+            await asyncio.sleep(0)
+    assert await asyncio.gather(*reading) == [WHOLE] * 100
+    assert (engine.num_runs, engine.num_closed) == (1, 1)
+    assert (flights.num_started, flights.num_joined, len(flights)) == (1, 99, 0)
+
+
+async def test_a_reader_alone_gets_the_deltas_as_they_come() -> None:
+    """Nothing is held back, and nothing merged for who keeps up."""
+    engine = Engine(SCRIPT)
+    reader = join(Flights(), engine)
+    assert [delta async for delta in reader] == list(SCRIPT)
+    await reader.aclose()
+
+
+async def test_other_work_is_other_work() -> None:
+    """Another key is another flight; so is the same key once the answer has ended."""
+    engine, flights = Engine(SCRIPT), Flights()
+    one, other = flights.join("a", engine.start), flights.join("b", engine.start)
+    assert await read_all(one) == await read_all(other) == WHOLE
+    assert await read_all(flights.join("a", engine.start)) == WHOLE
+    assert engine.num_runs == 3
+
+
+@pytest.mark.parametrize("num_tokens", range(len(WHOLE.token_ids) + 1))
+async def test_whoever_began_it_may_leave_at_any_token(num_tokens: int) -> None:
+    """Those who read along get it all, from the same run."""
+    engine, flights = Engine(SCRIPT), Flights()
+    leader, ahead, behind = (join(flights, engine) for _ in range(3))
+    await read_some(leader, num_tokens)
+    first = await read_some(ahead, num_tokens // 2)
+    await leader.aclose()
+    assert await read_all(ahead, *first) == WHOLE
+    assert await read_all(behind) == WHOLE
+    assert (engine.num_runs, engine.num_closed) == (1, 1)
+
+
+async def test_a_task_that_is_cancelled_harms_nobody() -> None:
+    """As when a client leaves while it waits for the next token."""
+    engine, flights = Engine(SCRIPT, paused=asyncio.Event()), Flights()
+    leading = asyncio.create_task(read_all(join(flights, engine)))
+    following = asyncio.create_task(read_all(join(flights, engine)))
+    await settle()
+    leading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leading
+    assert engine.paused is not None
+    engine.paused.set()
+    assert await following == WHOLE
+
+
+async def test_the_last_one_to_leave_ends_it() -> None:
+    """The engine has let go when closing returns, the rest is not generated, and who comes then begins anew."""
+    engine, flights = Engine(SCRIPT), Flights()
+    first, second = join(flights, engine), join(flights, engine)
+    await read_some(first, 2)
+    await first.aclose()
+    assert engine.num_closed == 0
+    await second.aclose()
+    await second.aclose()
+    assert engine.num_closed == 1
+    assert engine.num_said < len(SCRIPT)
+    assert await read_all(join(flights, engine)) == WHOLE
+    assert engine.num_runs == 2
+
+
+@pytest.mark.parametrize("ends_at", range(len(SCRIPT) + 1))
+@pytest.mark.parametrize("merged", [1, 2, 100])
+async def test_a_run_that_fails_at_any_token_is_begun_again(ends_at: int, merged: int) -> None:
+    """By a reader that has not; whoever was told some of it goes on where it was, however the second run is cut."""
+    again = [merge_deltas(SCRIPT[i : i + merged]) for i in range(0, len(SCRIPT), merged)]
+    engine = Engine(SCRIPT, {1: (ends_at, GONE)}, {2: again}, paused=asyncio.Event())
+    flights = Flights()
+    assert engine.paused is not None
+    engine.paused.set()
+    leader, ahead, behind = (join(flights, engine) for _ in range(3))
+    reading = [asyncio.create_task(read_all(reader)) for reader in (leader, ahead)]
+    late = asyncio.create_task(read_all(behind))
+    assert await asyncio.gather(*reading, late) == [WHOLE] * 3
+    assert (engine.num_runs, engine.num_closed) == (2, 2)
+    assert (leader.began, ahead.began, behind.began) == (True, True, False)
+
+
+@pytest.mark.parametrize("ends_at", range(1, len(SCRIPT)))
+async def test_a_second_run_that_says_something_else(ends_at: int) -> None:
+    """Who was told of the first gets its error, never half of each; who was told nothing gets the second's whole."""
+    other = script("Something quite different.", "Think about rivers.")
+    engine, flights = Engine(SCRIPT, {1: (ends_at, GONE)}, {2: other}), Flights()
+    told, untold = join(flights, engine), join(flights, engine)
+    telling = asyncio.create_task(read_all(told))
+    await settle()
+    assert await read_all(untold) == merge_deltas(other)
+    if SCRIPT[:ends_at] == other[:ends_at]:
+        assert await telling == merge_deltas(other)
+    else:
+        with pytest.raises(EngineUnavailable):
+            await telling
+
+
+async def test_a_second_run_that_ends_too_early() -> None:
+    """It does not make the first one's beginning whole."""
+    engine = Engine(SCRIPT, {1: (6, GONE)}, {2: [*SCRIPT[:4], SCRIPT[-1]]})
+    flights = Flights()
+    told, _ = join(flights, engine), join(flights, engine)
+    with pytest.raises(EngineUnavailable):
+        await read_all(told)
+
+
+async def test_what_fails_for_one_alone_fails() -> None:
+    """With nobody to begin it again, after what was read of it."""
+    engine = Engine(SCRIPT, {1: (3, GONE)})
+    reader = join(Flights(), engine)
+    assert len(await read_some(reader, 3)) == 3
+    with pytest.raises(EngineUnavailable):
+        await anext(reader)
+    await reader.aclose()
+    assert engine.num_runs == 1
+
+
+async def test_what_fails_again_and_again_fails_for_all() -> None:
+    """A dead engine is not asked by each of a hundred."""
+    engine = Engine(SCRIPT, dict.fromkeys(range(1, 200), (2, GONE)))
+    flights = Flights()
+    results = await asyncio.gather(*(read_all(join(flights, engine)) for _ in range(100)), return_exceptions=True)
+    assert results == [GONE] * 100
+    assert engine.num_runs == MAX_STARTS
+
+
+async def test_what_the_client_sent_is_wrong_for_all() -> None:
+    """Nobody tries it again."""
+    error = InvalidRequest("No.")
+    engine, flights = Engine(SCRIPT, {1: (0, error)}), Flights()
+    results = await asyncio.gather(*(read_all(join(flights, engine)) for _ in range(5)), return_exceptions=True)
+    assert results == [error] * 5
+    assert engine.num_runs == 1
+
+
+async def test_a_beginning_that_fails_is_tried_by_the_next() -> None:
+    """Its own limits may refuse the one who would begin."""
+    engine, flights = Engine(SCRIPT), Flights()
+
+    def refused() -> Engine:
+        raise EngineUnavailable("Not you.")
+
+    first, second = flights.join(KEY, refused), join(flights, engine)  # type: ignore[arg-type]
+    assert await asyncio.gather(read_all(first), read_all(second)) == [WHOLE, WHOLE]
+
+
+async def test_slow_readers_slow_nobody() -> None:
+    """One that reads nothing keeps neither the engine nor the others; it finds everything when it comes back."""
+    engine, flights = Engine(SCRIPT), Flights()
+    slow = join(flights, engine)
+    assert await read_all(join(flights, engine)) == WHOLE
+    await settle()
+    assert engine.num_closed == 1
+    assert await read_all(slow) == WHOLE
+
+
+async def test_what_is_kept_is_bounded_by_the_tokens() -> None:
+    """A long answer with readers all over it is some pieces, not one object a token; nothing of it is lost."""
+    deltas = [Delta(0, "x", (i % 50_000,)) for i in range(20 * MAX_PIECES)] + [Delta(0, finish_reason="stop")]
+    engine, flights = Engine(deltas), Flights()
+    still, *moving = [join(flights, engine) for _ in range(5)]
+    read: list[list[Delta]] = [[] for _ in moving]
+    for i, reader in enumerate(moving):
+        read[i] += await read_some(reader, 3000 * (i + 1))
+        assert len(reader._flight._deltas) <= MAX_PIECES + len(moving) + 2
+    for i, reader in enumerate(moving):
+        assert await read_all(reader, *read[i]) == merge_deltas(deltas)
+    assert await read_all(still) == merge_deltas(deltas)
+
+
+async def test_a_whole_answer_is_kept_before_anybody_could_begin_it_again() -> None:
+    """Once, by who began it, also where he has left meanwhile; a run that failed or ended early is not kept."""
+    flights, kept = Flights(), []
+
+    def keep(deltas: Sequence[Delta]) -> None:
+        kept.append((list(deltas), len(flights)))
+
+    engine = Engine(SCRIPT, {1: (4, GONE)})
+    leader, follower = join(flights, engine, keep=keep), join(flights, engine, keep=keep)
+    reading = asyncio.create_task(read_all(follower))
+    await read_some(leader, 1)
+    await leader.aclose()
+    await reading
+    assert kept == [(list(SCRIPT), 1)]
+    abandoned = join(flights, engine, keep=keep)
+    await read_some(abandoned, 1)
+    await abandoned.aclose()
+    assert len(kept) == 1
+
+
+async def test_an_answer_that_cannot_be_kept_is_an_answer() -> None:
+    """What goes wrong in keeping it is for the log."""
+
+    def keep(deltas: Sequence[Delta]) -> None:
+        raise ValueError("a disk")
+
+    assert await read_all(join(Flights(), Engine(SCRIPT), keep=keep)) == WHOLE
+
+
+async def test_closing_ends_all() -> None:
+    """Engines are let go of, and who still reads is told why."""
+    engine, flights = Engine(SCRIPT, paused=asyncio.Event()), Flights()
+    reading = asyncio.create_task(read_all(join(flights, engine)))
+    await settle()
+    await flights.close()
+    with pytest.raises(ShuttingDown):
+        await reading
+    assert engine.num_closed == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.one_of(st.none(), st.integers(0, 12)), st.integers(0, 3)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.lists(st.integers(0, len(SCRIPT)), max_size=MAX_STARTS - 1),
+)
+def test_whoever_stays_gets_a_whole_answer(readers: list[tuple[int, int | None, int]], failures: list[int]) -> None:
+    """Whoever joins and leaves when, reads however slowly, and wherever runs fail, as long as somebody is left to begin
+    again; nobody gets a token twice or out of order, and the engine is let go of."""
+
+    async def one(flights: Flights, engine: Engine, joins_at: int, leaves_at: int | None, pace: int) -> None:
+        await settle(joins_at)
+        reader = join(flights, engine)
+        read: list[Delta] = []
+        try:
+            async for delta in reader:
+                read.append(delta)
+                got = merge_deltas(read)
+                assert got.token_ids == WHOLE.token_ids[: len(got.token_ids)]
+                assert WHOLE.text.startswith(got.text)
+                if leaves_at is not None and len(got.token_ids) >= leaves_at:
+                    return
+                await settle(pace)
+            assert merge_deltas(read) == WHOLE
+        except EngineUnavailable:
+            assert all(other.began for other in reader._flight._readers)
+        finally:
+            await reader.aclose()
+
+    async def all_of_them() -> None:
+        engine = Engine(SCRIPT, {number + 1: (place, GONE) for number, place in enumerate(failures)})
+        flights = Flights()
+        await asyncio.gather(*(one(flights, engine, *given_reader) for given_reader in readers))
+        assert engine.num_closed == engine.num_runs
+        assert len(flights) == 0
+
+    asyncio.run(all_of_them())
