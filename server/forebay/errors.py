@@ -27,6 +27,7 @@
         |   |-- BudgetUnavailable                                    budget_unavailable
         |   |-- IdentityUnavailable                                  identity_unavailable
         |   `-- EngineUnavailable                                    engine_unavailable
+        |-- NotInCache               504     invalid_request_error   not_in_cache
         `-- RequestTimeout           504     server_error            timeout
 
 Messages are written for the client: no exception text, path or address of ours may enter them.
@@ -186,6 +187,13 @@ class IdentityUnavailable(Unavailable):
 
 class EngineUnavailable(Unavailable):
     code = "engine_unavailable"
+
+
+class NotInCache(ApiError):
+    """A stored answer was asked for, and nothing else (RFC 9111, 5.2.1.7)."""
+
+    status, type, code = 504, "invalid_request_error", "not_in_cache"
+    can_retry = False
 
 
 class RequestTimeout(ApiError):

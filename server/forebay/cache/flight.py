@@ -26,6 +26,14 @@ Keep = Callable[[Sequence[Delta]], None]
 log = structlog.get_logger(__name__)
 
 
+class NotBegun(Exception):
+    """A reader's work could not begin, for a reason that may be nobody else's."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__()
+        self.reason = reason
+
+
 class Flights:
     """What is under way, by what it answers. Lives on one event loop."""
 
@@ -37,12 +45,15 @@ class Flights:
     def __len__(self) -> int:
         return len(self._flights)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._flights
+
     def join(self, key: Hashable, start: Start, *, keep: Keep | None = None) -> FlightReader:
         """Reads the answer that is under way under this key from its beginning, or begins one. To be closed.
 
         `start` begins the work, of one choice, when it is needed: at once, later where the work of another has failed,
-        or never. `keep` is told a whole answer that it began, before the next one with this key would begin another;
-        it must not wait.
+        or never; where that raises `NotBegun`, another reader's does. `keep` is told a whole answer that it began,
+        before the next one with this key would begin another; it must not wait.
         """
         flight = self._flights.get(key)
         if flight is None:
@@ -126,11 +137,16 @@ class Flight:
     async def _run(self) -> None:
         error: Exception | None = None
         try:
-            for _ in range(MAX_STARTS):
+            num_starts = 0
+            while num_starts < MAX_STARTS:
                 reader = next((one for one in self._readers if not one.began), None)
                 if reader is None:
                     break
-                error = await self._attempt(reader)
+                failure = await self._attempt(reader)
+                if isinstance(failure, NotBegun):
+                    error = error or failure.reason
+                    continue
+                error, num_starts = failure, num_starts + 1
                 if error is None or (isinstance(error, ApiError) and error.status < 500):
                     break
                 self._begin_again(error)

@@ -66,6 +66,14 @@ class TieredStore:
         """On the running loop."""
         self._tasks = [asyncio.create_task(self._write()), asyncio.create_task(self._keep_up())]
 
+    @property
+    def num_memory_bytes(self) -> int:
+        return self._memory.num_bytes
+
+    def find(self, entry_id: str) -> Sealed | None:
+        """In memory."""
+        return self._memory.find(entry_id)
+
     async def get(self, entry_id: str) -> Sealed | None:
         found = self._memory.find(entry_id)
         if found is not None:
