@@ -69,6 +69,7 @@ class RequestMiddleware:
                 if ignored := state.get("ignored_params"):
                     headers.append((b"x-ignored-params", ignored_header(ignored).encode("latin-1")))
                 if self._drain.draining:
+                    headers = [header for header in headers if header[0] != b"connection"]
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers
             return send(message)

@@ -1,4 +1,4 @@
-"""The values that cross layers: frozen, slotted, free of any model library."""
+"""The values that cross layers: slotted, never assigned to once they are made, free of any model library."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any
@@ -18,6 +19,7 @@ from forebay.api.answer import send_answer
 from forebay.api.body import KEY_HEADER, KEYED_BODY, LARGE_BYTES
 from forebay.api.fields import ignored_header
 from forebay.api.handlers import CLIENT_CLOSED_REQUEST, as_api_error, note_error
+from forebay.api.sse import DONE, LAST_SEND_S
 from forebay.errors import ApiError, InvalidRequest, PermissionDenied, error_body
 from forebay.idempotency.answers import Kept
 from forebay.idempotency.claims import Claim, fingerprint_of, key_digest
@@ -32,7 +34,6 @@ Endpoint = Callable[..., Awaitable[bytes | Response]]
 
 MAX_KEY_CHARS = 255
 REPLAYED = (b"idempotent-replayed", b"true")
-STREAM_END = b"data: [DONE]\n\n"
 
 
 def idempotent(endpoint: Endpoint) -> Endpoint:
@@ -112,8 +113,7 @@ class _Producer:
         claim, record = self._claim, self._claim.record
         try:
             await send_answer(await ask(request=self._request), self._request.scope, self._request.receive, self._send)
-            with record.patience:
-                await claim.keep()
+            await claim.keep()
         except ClientGone:
             record.outcome = "client_gone"
             record.status = record.status or CLIENT_CLOSED_REQUEST
@@ -184,20 +184,23 @@ class Following(_Again):
         self._record = record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        can_fail = False
         try:
             with self._record.patience:
                 await send(self.start)
-                last = b""
-                try:
-                    async for piece in self._reader:
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
-                except ApiError as exc:  # in a stream; a whole answer is shown when nothing can fail any more
-                    note_error(self._record, exc, started=True)
-                    last = b"data: " + orjson.dumps(error_body(exc)) + b"\n\n" + STREAM_END
-                await send({"type": "http.response.body", "body": last})
+                can_fail = self._record.stream  # a whole answer is shown when nothing can fail any more
+                async for piece in self._reader:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                can_fail = False
+                await send({"type": "http.response.body", "body": b""})
         except ClientGone:
             self._record.outcome = "client_gone"
-        except ApiError as exc:  # a client that does not read has nothing from an error frame either
+        except ApiError as exc:
             note_error(self._record, exc, started=True)
+            if can_fail:
+                last = b"data: " + orjson.dumps(error_body(exc)) + b"\n\n" + DONE
+                with suppress(TimeoutError):  # the client takes nothing any more
+                    async with asyncio.timeout(LAST_SEND_S):
+                        await send({"type": "http.response.body", "body": last})
         finally:
             self._reader.close()

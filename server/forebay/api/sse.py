@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import anyio
 import orjson
@@ -20,7 +21,7 @@ from forebay.types import Delta
 
 DONE = b"data: [DONE]\n\n"
 LAST_SEND_S = 1.0
-"""For the end of a stream whose client does not read; what it had is lost with the connection."""
+"""For the end of a stream that failed, where its client does not read; what it had is lost with the connection."""
 
 
 async def stream(generation: Generation, frames: Frames, record: RequestRecord, settings: Settings) -> EventStream:
@@ -100,22 +101,26 @@ class EventStream(EventSourceResponse):
                         await asyncio.sleep(0)
                     if chunk := self._chunk(delta):
                         await send(_body(chunk))
-            last = self._frames.usage_chunk(generation.usage)
+                await self._send_last(send, self._frames.usage_chunk(generation.usage))
+            return
         except ClientGone:
             return
         except Exception as exc:
             error = as_api_error(exc, self._record)
             note_error(self._record, error, started=True)
             last = b"data: " + orjson.dumps(error_body(error)) + b"\n\n"
-        try:
-            # Under the lock of the keep-alive comments: one that is being sent goes first, and none follows the end.
-            async with asyncio.timeout(LAST_SEND_S), self._send_lock:
-                await send(_body(last + DONE))
-                self._complete = True
-                self.active = False
-                await send(_body(b"", more=False))
-        except TimeoutError:
-            pass  # the client takes nothing any more, which is no failure of ours
+        if not self._complete:
+            with suppress(TimeoutError):  # the client takes nothing any more, which is no failure of ours
+                async with asyncio.timeout(LAST_SEND_S):
+                    await self._send_last(send, last)
+
+    async def _send_last(self, send: Send, last: bytes) -> None:
+        """Under the lock of the keep-alive comments: one that is being sent goes first, and none follows the end."""
+        async with self._send_lock:
+            await send(_body(last + DONE))
+            self._complete = True
+            self.active = False
+            await send(_body(b"", more=False))
 
     def _chunk(self, delta: Delta) -> bytes:
         return self._frames.frames(delta, self._generation.usage if self._frames.continuous_usage else None)

@@ -95,9 +95,9 @@ class Claim:
 
     def _abandon(self) -> None:
         """Nobody has followed for the grace, or could any more."""
-        if not self._is_kept:  # else the key is its until the answer is on the disk
+        if self._settlement is None:  # else it is complete, and the key is its until the answer is on the disk
             self._claims.release(self)
-        self.record.patience.client_left()
+            self.record.patience.client_left()
 
     async def write(self, piece: bytes) -> None:
         await self.recording.write(piece)
@@ -112,10 +112,11 @@ class Claim:
     async def keep(self) -> None:
         """The answer has been written: shows its end, once settlement and answer are durable, both or none.
 
-        One that ended with an error is not kept.
+        One that ended with an error is not kept. Raises what the request's patience ends with, where it has to wait.
         """
         if self._settlement is not None:
-            await asyncio.shield(self._store(self._settlement))
+            with self.record.patience:
+                await asyncio.shield(self._store(self._settlement))
             failpoint("answer_stored")
         self.recording.end()
 
