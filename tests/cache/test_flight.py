@@ -125,13 +125,46 @@ async def test_a_second_run_that_says_something_else(ends_at: int) -> None:
             await telling
 
 
-async def test_a_second_run_that_ends_too_early() -> None:
+async def test_who_was_told_nothing_waits_until_the_second_run_has_caught_up() -> None:
+    """It comes while the second run says again what the first one said, and then something else."""
+    other = [*SCRIPT[:4], *script("different.")]
+    engine = Engine(SCRIPT, {1: (6, GONE)}, {2: other}, asyncio.Event(), {2: 4})
+    flights = Flights()
+    told, second = join(flights, engine), join(flights, engine)
+    telling = asyncio.create_task(read_all(told))
+    await settle()
+    late = join(flights, engine)
+    reading = [asyncio.create_task(read_all(reader)) for reader in (second, late)]
+    await settle()
+    assert engine.paused is not None
+    engine.paused.set()
+    assert await asyncio.gather(*reading) == [merge_deltas(other)] * 2
+    with pytest.raises(EngineUnavailable):
+        await telling
+
+
+async def test_what_nobody_was_told_binds_nobody() -> None:
+    """The first run was ahead of its readers when it failed: the second need only say what they have read."""
+    other = [*SCRIPT[:3], *script("different.")]
+    engine, flights = Engine(SCRIPT, {1: (6, GONE)}, {2: other}, asyncio.Event(), {1: 3}), Flights()
+    reader, _ = join(flights, engine), join(flights, engine)
+    before = await read_some(reader, 3)
+    assert engine.paused is not None
+    engine.paused.set()
+    await settle()
+    assert await read_all(reader, *before) == merge_deltas(other)
+
+
+@pytest.mark.parametrize("end", [[Delta(0, finish_reason="stop")], []], ids=["finish", "no finish"])
+async def test_a_second_run_that_ends_too_early(end: list[Delta]) -> None:
     """It does not make the first one's beginning whole."""
-    engine = Engine(SCRIPT, {1: (6, GONE)}, {2: [*SCRIPT[:4], SCRIPT[-1]]})
+    engine = Engine(SCRIPT, {1: (6, GONE)}, {2: [*SCRIPT[:4], *end]})
     flights = Flights()
     told, _ = join(flights, engine), join(flights, engine)
+    read = await read_some(told, 6)
     with pytest.raises(EngineUnavailable):
-        await read_all(told)
+        await anext(told)
+    assert merge_deltas(read) == merge_deltas(SCRIPT[:6])
 
 
 async def test_what_fails_for_one_alone_fails() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from forebay.cache.entries import Sealed
 from forebay.cache.index import Index
 from forebay.cache.stores.base import CacheUnavailable, Quotas
 from forebay.cache.stores.memory_impl import MemoryStore
@@ -101,6 +102,49 @@ async def test_what_another_server_purges_leaves_this_ones_memory(redis: RedisPr
 
         await eventually(gone, 2.0)
         assert await there.get("b") is not None
+
+
+async def test_what_is_read_while_it_is_purged_is_not_kept() -> None:
+    """The store had it when it was asked; afterwards nobody has."""
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def get(self, entry_id: str) -> Sealed | None:
+            found = await super().get(entry_id)
+            asked.set()
+            await answers.wait()
+            return found
+
+    lasting = Slow(AMPLE, Clock())
+    await lasting.add(sealed("a"))
+    async with tiered(Watched(lasting)) as store:
+        reading = asyncio.create_task(store.get("a"))
+        await asked.wait()
+        assert await store.purge() == 1
+        answers.set()
+        assert await reading is not None
+        assert await store.get("a") is None
+
+
+async def test_what_was_purged_while_a_server_was_cut_off_is_not_given_back(redis: RedisProcess, prefix: str) -> None:
+    """It hears of the purge before it gives anything."""
+    near = Watched(RedisStore(RedisLink(redis.url, prefix, 5.0), AMPLE, Clock()))
+    async with TcpProxy(redis.port) as proxy, tiered(near) as here:
+        far = Watched(RedisStore(RedisLink(f"redis://127.0.0.1:{proxy.port}/0", prefix, TIMEOUT_S), AMPLE, Clock()))
+        async with tiered(far) as there:
+            there.put(sealed("a"))
+            there.put(sealed("b", tenant="globex"))
+            await eventually(lambda: _has(near, "b"))
+            await asyncio.sleep(0.6)  # it has asked once for purges, so it knows where it stands
+            proxy.refuses = True
+            proxy.cut()
+            there.put(sealed("c", tenant="globex"))
+            await here.purge(tenant="acme")
+            await asyncio.sleep(0.1)
+            proxy.refuses = False
+            await eventually(lambda: _has(near, "c"))
+            assert not await _has(near, "a")
+            assert await there.get("a") is None
 
 
 @asynccontextmanager
@@ -209,6 +253,19 @@ async def test_a_hash_that_nobody_can_read_is_not_ours(redis: RedisProcess, pref
     assert (await crowded.held())["acme"].num_entries == 1
     await store.close()
     await crowded.close()
+
+
+async def test_what_a_tenant_has_lost_is_not_taken_from_another(redis: RedisProcess, prefix: str) -> None:
+    """Redis let go of an entry, and another tenant of the group has stored the answer anew."""
+    store = RedisStore(RedisLink(redis.url, prefix, 5.0), AMPLE, Clock())
+    await store.add(sealed("a", tenant="acme", vector=embedding(1)))
+    redis.command("DEL", f"{prefix}cache:e:a")
+    await store.add(anew := sealed("a", tenant="globex", vector=embedding(1)))
+    await store.purge(tenant="acme")
+    assert await store.get("a") == anew
+    assert len(await store.nearest("s1", embedding(1), 3)) == 1
+    assert list(await store.held()) == ["globex"]
+    await store.close()
 
 
 async def test_what_nobody_can_write_is_left_out() -> None:
