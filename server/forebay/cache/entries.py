@@ -36,8 +36,8 @@ MAX_EXPANSION = 8
 class Entry:
     """An answer with what it answered. `id` is the exact key of its question; `scope` the key of its scope.
 
-    `deltas` are those of one choice, maybe merged; `usage` is what they came to. Times are Unix milliseconds. `embedding`: the text's,
-    of unit length, float32 in little-endian order; None: for the exact tier only.
+    `deltas` are those of one choice, maybe merged; `usage` is what they came to. Times are Unix milliseconds.
+    `embedding`: the text's, of unit length, float32 in little-endian order; None: for the exact tier only.
     """
 
     id: str

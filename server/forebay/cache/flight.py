@@ -11,7 +11,7 @@ import structlog
 
 from forebay.cache.catch_up import CatchUp, Diverged, is_empty
 from forebay.engines.mailbox import merge_deltas
-from forebay.errors import ApiError, ShuttingDown
+from forebay.errors import InvalidRequest, ShuttingDown
 from forebay.types import Delta, Deltas
 
 MAX_STARTS = 3
@@ -131,7 +131,7 @@ class Flight:
                 if reader is None:
                     break
                 error = await self._attempt(reader)
-                if error is None or (isinstance(error, ApiError) and error.status < 500):
+                if error is None or isinstance(error, InvalidRequest):  # which is everybody's
                     break
                 self._begin_again(error)
             if error is None:
