@@ -145,15 +145,16 @@ async def test_an_answer_that_cannot_be_kept_is_an_answer() -> None:
     assert await read_all(join(Flights(), Engine(SCRIPT), keep=keep)) == WHOLE
 
 
-async def test_closing_ends_all() -> None:
-    """Engines are let go of, and who still reads is told why."""
+@pytest.mark.parametrize("turns", [0, 50])
+async def test_closing_ends_all(turns: int) -> None:
+    """Engines are let go of, and who still reads is told why, however early."""
     engine, flights = Engine(SCRIPT, paused=asyncio.Event()), Flights()
-    reading = asyncio.create_task(read_all(join(flights, engine)))
-    await settle()
+    reader = join(flights, engine)
+    await settle(turns)
     await flights.close()
     with pytest.raises(ShuttingDown):
-        await reading
-    assert engine.num_closed == 1
+        await read_all(reader)
+    assert engine.num_closed == engine.num_runs
 
 
 @settings(max_examples=150, deadline=None)

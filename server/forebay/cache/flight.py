@@ -120,6 +120,8 @@ class Flight:
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._error = ShuttingDown("The server shut down before the answer was complete.", retry_after_s=1)
+            self._wake()
 
     # In its task
 
@@ -137,9 +139,6 @@ class Flight:
             if error is None:
                 self._ended = True
             self._error = error
-        except asyncio.CancelledError:
-            self._error = ShuttingDown("The server shut down before the answer was complete.", retry_after_s=1)
-            raise
         finally:
             self._flights.leave(self._key, self)
             self._wake()
