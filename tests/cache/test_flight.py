@@ -104,7 +104,7 @@ async def test_slow_readers_slow_nobody() -> None:
 
 async def test_what_is_kept_is_bounded_by_the_tokens() -> None:
     """A long answer with readers all over it is some pieces, not one object a token; nothing of it is lost."""
-    deltas = [Delta(0, "x", (i % 50_000,)) for i in range(20 * MAX_PIECES)] + [Delta(0, finish_reason="stop")]
+    deltas = [Delta(0, "x", (i % 50_000,)) for i in range(80 * MAX_PIECES)] + [Delta(0, finish_reason="stop")]
     engine, flights = Engine(deltas), Flights()
     still, *moving = [join(flights, engine) for _ in range(5)]
     read: list[list[Delta]] = [[] for _ in moving]

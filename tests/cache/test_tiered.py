@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+from structlog.testing import capture_logs
+
 from forebay.cache.entries import Sealed
 from forebay.cache.stores.base import CacheUnavailable, Purge, Quotas
 from forebay.cache.stores.memory_impl import MemoryStore
@@ -133,6 +136,34 @@ async def test_what_was_purged_while_a_server_was_cut_off_is_not_given_back() ->
 
 async def _holds(store: MemoryStore, *ids: str) -> bool:
     return all(store.find(entry_id) is not None for entry_id in ids)
+
+
+class Full(MemoryStore):
+    """It answers, and takes nothing."""
+
+    full: Exception | None = None
+
+    async def add(self, entry: Sealed) -> None:
+        if self.full is not None:
+            raise self.full
+        await super().add(entry)
+
+
+@pytest.mark.parametrize("failure", [CacheUnavailable("full"), OSError("a disk")], ids=["ours", "foreign"])
+async def test_a_store_that_answers_and_takes_nothing(failure: Exception) -> None:
+    """It is asked for a few entries twice a second, not for all; what it does not say in our words is logged."""
+    lasting = Watched(Full(AMPLE, Clock()))
+    lasting.inner.full = failure
+    with capture_logs() as logs:
+        async with tiered(lasting) as store:
+            for i in range(100):
+                store.put(sealed(f"e{i}"))
+            await asyncio.sleep(1.2)
+            assert await store.get("e7") is not None
+            assert lasting.calls["add"] < 20
+            lasting.inner.full = None
+            await eventually(lambda: _holds(lasting.inner, *(f"e{i}" for i in range(100))))
+    assert ("cache_store_failed" in {line["event"] for line in logs}) is isinstance(failure, OSError)
 
 
 async def test_what_nobody_can_write_is_left_out() -> None:

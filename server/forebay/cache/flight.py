@@ -15,9 +15,9 @@ from forebay.errors import InvalidRequest, ShuttingDown
 from forebay.types import Delta, Deltas
 
 MAX_STARTS = 3
-"""How often work that fails is begun again; one that fails so often fails for all."""
+"""How often work is begun; one that has failed so often fails for all."""
 
-MAX_PIECES = 1024
+MAX_PIECES = 256
 """Deltas that are kept apart; then those that nobody stands between become one, so that tokens are what is kept."""
 
 Start = Callable[[], Deltas]
