@@ -31,16 +31,16 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         status = message["status"]
-        lines = [STATUS_LINE[status]]
+        headers = [*self.default_headers, *message.get("headers", ())]
         closes = False
-        for name, value in (*self.default_headers, *message.get("headers", ())):
+        for name, value in headers:
             if name == b"content-length":
                 self.expected_content_length = int(value)
                 self.chunked_encoding = False
             elif name == b"connection" and b"close" in value.lower():
                 self.keep_alive = False
                 closes = True
-            lines.append(b"%b: %b\r\n" % (name, value))
+        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers]]
         if not self.keep_alive and not closes:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and status not in BODILESS and self.scope["method"] != "HEAD":

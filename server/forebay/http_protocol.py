@@ -110,7 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """As uvicorn's, but for the cycle's class and for what is never asked of it here: upgrades and its own limit."""
+        """As uvicorn's, but for the cycle's class and what is never asked of it here: upgrades, its own limit."""
         if self.parser.should_upgrade():
             return
         self._end_head()

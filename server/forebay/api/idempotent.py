@@ -106,12 +106,12 @@ class _Producer:
         self._services = services
         # Its client is whoever reads along, not the connection that the request came by.
         state = {**request.scope["state"], "record": claim.record}
-        self._request = Request({**request.scope, "state": state}, self._receive)
+        self._request = Request({**request.scope, "state": state}, request.receive)
 
     async def run(self, ask: Endpoint) -> None:
         claim, record = self._claim, self._claim.record
         try:
-            await send_answer(await ask(request=self._request), self._request.scope, self._receive, self._send)
+            await send_answer(await ask(request=self._request), self._request.scope, self._request.receive, self._send)
             with record.patience:
                 await claim.keep()
         except ClientGone:
@@ -129,10 +129,6 @@ class _Producer:
             if record.status is None and record.outcome == "ok":
                 record.outcome = "failed"
             self._services.observe(record)
-
-    async def _receive(self) -> Message:
-        await self._claim.wait_abandoned()
-        return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -48,6 +48,7 @@ class EventStream(EventSourceResponse):
 
     Whatever happens, the engine's work is aborted and accounted for before the call returns; sse-starlette alone leaves
     its iterator open when the client goes during a send, and times every send apart, which costs more than the send.
+    Of its tasks only that of the keep-alive comments is left.
     """
 
     def __init__(
@@ -71,15 +72,17 @@ class EventStream(EventSourceResponse):
         self._complete = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        comments = asyncio.ensure_future(self._ping(send))
         try:
-            await super().__call__(scope, receive, send)
+            await self._stream_response(send)
         finally:
+            comments.cancel()
             if not self._complete and self._record.outcome == "ok":
                 self._record.outcome = "client_gone"
             await _end(self._first, self._generation)
 
     async def _stream_response(self, send: Send) -> None:
-        """In a task of its own, beside the keep-alive comments and the watch for the client."""
+        """In the request's own task, which its client's leaving interrupts, beside the keep-alive comments."""
         generation, patience = self._generation, self._record.patience
         try:
             with patience:  # the client may still have to take an answer before this one

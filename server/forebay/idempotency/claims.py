@@ -74,7 +74,6 @@ class Claim:
         self.record = record
         self.recording = Recording(claims.max_bytes, self._on_alone)
         self._alone = ExitStack()
-        self._abandoned = asyncio.Event()
         self._settlement: Posting | None = None
         self._is_kept = False
         self._closed = False
@@ -95,14 +94,10 @@ class Claim:
             self._alone.enter_context(self._claims.drain.track())
 
     def _abandon(self) -> None:
+        """Nobody has followed for the grace, or could any more."""
         if not self._is_kept:  # else the key is its until the answer is on the disk
             self._claims.release(self)
-        self._abandoned.set()
         self.record.patience.client_left()
-
-    async def wait_abandoned(self) -> None:
-        """Until nobody has followed for the grace, or could any more."""
-        await self._abandoned.wait()
 
     async def write(self, piece: bytes) -> None:
         await self.recording.write(piece)
