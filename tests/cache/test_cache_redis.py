@@ -125,7 +125,7 @@ async def test_a_hash_that_nobody_can_read_is_not_ours(redis: RedisProcess, pref
     assert found is not None
     assert found.body == b""
     assert [near.entry.body for near in await store.nearest("s1", embedding(1), 3)] == [b""]
-    assert redis.command("VCARD", f"{prefix}cache:v:s1") == 1
+    assert redis.command("VCARD", f"{prefix}cache:v:s1:8") == 1
     redis.command("DEL", f"{prefix}cache:b:acme", f"{prefix}cache:t:acme")
     crowded = RedisStore(RedisLink(redis.url, prefix, 5.0), Quotas(1500, 1500), Clock())
     await crowded.add(last := sealed("c"))
