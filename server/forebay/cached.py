@@ -33,7 +33,7 @@ class Cached:
     ) -> Generation | tuple[Work, Account] | None:
         """What the request gets; None: it is by itself, and so it is where it has an account already.
 
-        Whoever needs no engine gives his ticket back. Raises `NotInCache` and what reserving raises.
+        Whoever needs no engine gives his ticket back. Raises `NotCached` and what reserving raises.
         """
         assert work.ask is not None
         family = None if work.family is None else work.family.name

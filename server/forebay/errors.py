@@ -27,8 +27,8 @@
         |   |-- BudgetUnavailable                                    budget_unavailable
         |   |-- IdentityUnavailable                                  identity_unavailable
         |   `-- EngineUnavailable                                    engine_unavailable
-        |-- NotInCache               504     invalid_request_error   not_in_cache
-        `-- RequestTimeout           504     server_error            timeout
+        |-- RequestTimeout           504     server_error            timeout
+        `-- NotCached                504     invalid_request_error   not_cached
 
 Messages are written for the client: no exception text, path or address of ours may enter them.
 """
@@ -189,15 +189,15 @@ class EngineUnavailable(Unavailable):
     code = "engine_unavailable"
 
 
-class NotInCache(ApiError):
-    """A stored answer was asked for, and nothing else (RFC 9111, 5.2.1.7)."""
-
-    status, type, code = 504, "invalid_request_error", "not_in_cache"
-    can_retry = False
-
-
 class RequestTimeout(ApiError):
     status, code = 504, "timeout"
+
+
+class NotCached(ApiError):
+    """The client wanted a stored answer or none (`only-if-cached`; RFC 9111, 5.2.1.7), and there is none."""
+
+    status, type, code = 504, "invalid_request_error", "not_cached"
+    can_retry = False
 
 
 def error_body(error: ApiError) -> dict[str, Any]:

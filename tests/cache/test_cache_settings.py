@@ -76,4 +76,4 @@ def test_without_numpy_the_semantic_tier_says_what_is_missing(tmp_path: Path) ->
         f"build_cache_store(Settings(cache='semantic'), Path({str(tmp_path)!r}))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True, timeout=60)
-    assert "forebay[transformers]" in done.stderr.splitlines()[-1]
+    assert "forebay[semantic]" in done.stderr.splitlines()[-1]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from forebay.cache.flight import MAX_PIECES, MAX_STARTS, Flights
 from forebay.engines.mailbox import merge_deltas
-from forebay.errors import EngineUnavailable, InvalidRequest, ShuttingDown
+from forebay.errors import EngineUnavailable, ShuttingDown
 from forebay.types import Delta
-from support.flying import KEY, Engine, join, read_all, read_some, script, settle
+from support.flying import Engine, join, read_all, read_some, script, settle
 
 SCRIPT = script("A dam holds water back.", "Think about rivers.")
 WHOLE = merge_deltas(SCRIPT)
@@ -92,88 +92,6 @@ async def test_the_last_one_to_leave_ends_it() -> None:
     assert engine.num_runs == 2
 
 
-@pytest.mark.parametrize("ends_at", range(len(SCRIPT) + 1))
-@pytest.mark.parametrize("merged", [1, 2, 100])
-async def test_a_run_that_fails_at_any_token_is_begun_again(ends_at: int, merged: int) -> None:
-    """By a reader that has not; whoever was told some of it goes on where it was, however the second run is cut."""
-    again = [merge_deltas(SCRIPT[i : i + merged]) for i in range(0, len(SCRIPT), merged)]
-    engine = Engine(SCRIPT, {1: (ends_at, GONE)}, {2: again}, paused=asyncio.Event())
-    flights = Flights()
-    assert engine.paused is not None
-    engine.paused.set()
-    leader, ahead, behind = (join(flights, engine) for _ in range(3))
-    reading = [asyncio.create_task(read_all(reader)) for reader in (leader, ahead)]
-    late = asyncio.create_task(read_all(behind))
-    assert await asyncio.gather(*reading, late) == [WHOLE] * 3
-    assert (engine.num_runs, engine.num_closed) == (2, 2)
-    assert (leader.began, ahead.began, behind.began) == (True, True, False)
-
-
-@pytest.mark.parametrize("ends_at", range(1, len(SCRIPT)))
-async def test_a_second_run_that_says_something_else(ends_at: int) -> None:
-    """Who was told of the first gets its error, never half of each; who was told nothing gets the second's whole."""
-    other = script("Something quite different.", "Think about rivers.")
-    engine, flights = Engine(SCRIPT, {1: (ends_at, GONE)}, {2: other}), Flights()
-    told, untold = join(flights, engine), join(flights, engine)
-    telling = asyncio.create_task(read_all(told))
-    await settle()
-    assert await read_all(untold) == merge_deltas(other)
-    if SCRIPT[:ends_at] == other[:ends_at]:
-        assert await telling == merge_deltas(other)
-    else:
-        with pytest.raises(EngineUnavailable):
-            await telling
-
-
-async def test_a_second_run_that_ends_too_early() -> None:
-    """It does not make the first one's beginning whole."""
-    engine = Engine(SCRIPT, {1: (6, GONE)}, {2: [*SCRIPT[:4], SCRIPT[-1]]})
-    flights = Flights()
-    told, _ = join(flights, engine), join(flights, engine)
-    with pytest.raises(EngineUnavailable):
-        await read_all(told)
-
-
-async def test_what_fails_for_one_alone_fails() -> None:
-    """With nobody to begin it again, after what was read of it."""
-    engine = Engine(SCRIPT, {1: (3, GONE)})
-    reader = join(Flights(), engine)
-    assert len(await read_some(reader, 3)) == 3
-    with pytest.raises(EngineUnavailable):
-        await anext(reader)
-    await reader.aclose()
-    assert engine.num_runs == 1
-
-
-async def test_what_fails_again_and_again_fails_for_all() -> None:
-    """A dead engine is not asked by each of a hundred."""
-    engine = Engine(SCRIPT, dict.fromkeys(range(1, 200), (2, GONE)))
-    flights = Flights()
-    results = await asyncio.gather(*(read_all(join(flights, engine)) for _ in range(100)), return_exceptions=True)
-    assert results == [GONE] * 100
-    assert engine.num_runs == MAX_STARTS
-
-
-async def test_what_the_client_sent_is_wrong_for_all() -> None:
-    """Nobody tries it again."""
-    error = InvalidRequest("No.")
-    engine, flights = Engine(SCRIPT, {1: (0, error)}), Flights()
-    results = await asyncio.gather(*(read_all(join(flights, engine)) for _ in range(5)), return_exceptions=True)
-    assert results == [error] * 5
-    assert engine.num_runs == 1
-
-
-async def test_a_beginning_that_fails_is_tried_by_the_next() -> None:
-    """Its own limits may refuse the one who would begin."""
-    engine, flights = Engine(SCRIPT), Flights()
-
-    def refused() -> Engine:
-        raise EngineUnavailable("Not you.")
-
-    first, second = flights.join(KEY, refused), join(flights, engine)  # type: ignore[arg-type]
-    assert await asyncio.gather(read_all(first), read_all(second)) == [WHOLE, WHOLE]
-
-
 async def test_slow_readers_slow_nobody() -> None:
     """One that reads nothing keeps neither the engine nor the others; it finds everything when it comes back."""
     engine, flights = Engine(SCRIPT), Flights()
@@ -186,7 +104,7 @@ async def test_slow_readers_slow_nobody() -> None:
 
 async def test_what_is_kept_is_bounded_by_the_tokens() -> None:
     """A long answer with readers all over it is some pieces, not one object a token; nothing of it is lost."""
-    deltas = [Delta(0, "x", (i % 50_000,)) for i in range(20 * MAX_PIECES)] + [Delta(0, finish_reason="stop")]
+    deltas = [Delta(0, "x", (i % 50_000,)) for i in range(80 * MAX_PIECES)] + [Delta(0, finish_reason="stop")]
     engine, flights = Engine(deltas), Flights()
     still, *moving = [join(flights, engine) for _ in range(5)]
     read: list[list[Delta]] = [[] for _ in moving]
@@ -227,15 +145,16 @@ async def test_an_answer_that_cannot_be_kept_is_an_answer() -> None:
     assert await read_all(join(Flights(), Engine(SCRIPT), keep=keep)) == WHOLE
 
 
-async def test_closing_ends_all() -> None:
-    """Engines are let go of, and who still reads is told why."""
+@pytest.mark.parametrize("turns", [0, 50])
+async def test_closing_ends_all(turns: int) -> None:
+    """Engines are let go of, and who still reads is told why, however early."""
     engine, flights = Engine(SCRIPT, paused=asyncio.Event()), Flights()
-    reading = asyncio.create_task(read_all(join(flights, engine)))
-    await settle()
+    reader = join(flights, engine)
+    await settle(turns)
     await flights.close()
     with pytest.raises(ShuttingDown):
-        await reading
-    assert engine.num_closed == 1
+        await read_all(reader)
+    assert engine.num_closed == engine.num_runs
 
 
 @settings(max_examples=150, deadline=None)

@@ -66,6 +66,8 @@ def test_scopes_are_searched_alone() -> None:
     assert index.nearest("a", embedding(1), 5) == [("1", 1.0)]
     assert index.nearest("c", embedding(1), 5) == []
     assert index.nearest("a", embedding(1, dim=DIM + 1), 5) == []
+    index.add("a", [("odd", b"xyz"), ("empty", b"")])
+    assert index.nearest("a", embedding(1), 5) == [("1", 1.0)]
     index.add("a", [("3", embedding(1, dim=DIM + 1))])
     assert index.nearest("a", embedding(1), 5) == []
     assert index.nearest("a", embedding(1, dim=DIM + 1), 5) == [("3", 1.0)]

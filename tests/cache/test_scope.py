@@ -141,6 +141,13 @@ def test_scopes_are_told_apart_by_all_that_surrounds_the_text() -> None:
         assert one.exact != another.exact
 
 
+def test_another_embedder_searches_a_scope_of_its_own() -> None:
+    """Vectors of two embedders are never compared; the very same question is found all the same."""
+    one, other = (keys(asked(), makes=ScopeKeys(SECRET, embedder=name)) for name in ("minilm", "another"))
+    assert one.scope != other.scope
+    assert one.exact == other.exact
+
+
 def test_a_text_cannot_pretend_to_be_another_scopes() -> None:
     """What is moved from the text into the turn before it, or back, makes other keys."""
     split = {

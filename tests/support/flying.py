@@ -32,6 +32,8 @@ class Engine:
     others: dict[int, Sequence[Delta]] = field(default_factory=dict)
     """What the n-th run says instead."""
     paused: asyncio.Event | None = None
+    paused_at: dict[int, int] = field(default_factory=dict)
+    """Where the n-th run waits for `paused`; unset: everywhere."""
     num_runs: int = 0
     num_closed: int = 0
     num_said: int = 0
@@ -45,7 +47,7 @@ class Engine:
         try:
             for i, delta in enumerate(self.others.get(number, self.deltas)):
                 await asyncio.sleep(0)
-                if self.paused is not None:
+                if self.paused is not None and self.paused_at.get(number, i if not self.paused_at else -1) == i:
                     await self.paused.wait()
                 if i == ends_at and error is not None:
                     raise error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 
-from forebay.errors import InvalidRequest, NotInCache, PermissionDenied, Unauthenticated
+from forebay.errors import InvalidRequest, NotCached, PermissionDenied, Unauthenticated
 from forebay.exposure import check_host
 from forebay.observe.record import RequestRecord
 from forebay.services import Services
@@ -105,7 +105,7 @@ async def get_scraper(request: Request, services: ServicesDep, record: RecordDep
 
 
 def cache_controls(request: Request, services: Services) -> Controls | None:
-    """What the request wants of the cache; None where there is none. Raises `InvalidRequest`, and `NotInCache` for one
+    """What the request wants of the cache; None where there is none. Raises `InvalidRequest`, and `NotCached` for one
     that wants a stored answer of a server that stores none."""
     head: Mapping[bytes, bytes] = request.scope["state"]["head"]
     if CACHE_CONTROL in head or OWN_CACHE_CONTROL in head:
@@ -117,7 +117,7 @@ def cache_controls(request: Request, services: Services) -> Controls | None:
         )
         controls = read_controls(own, standard)
         if services.cache is None and controls.only_if_cached:
-            raise NotInCache("This server stores no answers, and the request asks for a stored one (only-if-cached).")
+            raise NotCached("This server stores no answers, and the request asks for a stored one (only-if-cached).")
         return None if services.cache is None else controls
     return None if services.cache is None else services.cache.no_controls
 

@@ -133,7 +133,7 @@ class Seal:
         )
 
     def _mac(self, sealed: Sealed, body: bytes) -> bytes:
-        """Lengths come before what may be of any length, so that no two entries have one message."""
+        """A JSON array tells where it ends and how long what follows it is, so no two entries have one message."""
         head = orjson.dumps(
             [
                 *(FORMAT, sealed.id, sealed.scope, sealed.tenant, sealed.model, sealed.epoch),
@@ -141,7 +141,7 @@ class Seal:
                 None if sealed.embedding is None else len(sealed.embedding),
             ]
         )
-        message = b"%d:%b%b%b" % (len(head), head, sealed.embedding or b"", body)
+        message = head + (sealed.embedding or b"") + body
         return hmac.new(self._secret, message, hashlib.sha256).digest()[:MAC_BYTES]
 
 

@@ -11,13 +11,13 @@ import structlog
 
 from forebay.cache.catch_up import CatchUp, Diverged, is_empty
 from forebay.engines.mailbox import merge_deltas
-from forebay.errors import ApiError, ShuttingDown
+from forebay.errors import InvalidRequest, ShuttingDown
 from forebay.types import Delta, Deltas
 
 MAX_STARTS = 3
-"""How often work that fails is begun again; one that fails so often fails for all."""
+"""How often work is begun; one that has failed so often fails for all."""
 
-MAX_PIECES = 1024
+MAX_PIECES = 256
 """Deltas that are kept apart; then those that nobody stands between become one, so that tokens are what is kept."""
 
 Start = Callable[[], Deltas]
@@ -131,6 +131,8 @@ class Flight:
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task])
+            self._error = ShuttingDown("The server shut down before the answer was complete.", retry_after_s=1)
+            self._wake()
 
     # In its task
 
@@ -147,15 +149,12 @@ class Flight:
                     error = error or failure.reason
                     continue
                 error, num_starts = failure, num_starts + 1
-                if error is None or (isinstance(error, ApiError) and error.status < 500):
+                if error is None or isinstance(error, InvalidRequest):  # which is everybody's
                     break
                 self._begin_again(error)
             if error is None:
                 self._ended = True
             self._error = error
-        except asyncio.CancelledError:
-            self._error = ShuttingDown("The server shut down before the answer was complete.", retry_after_s=1)
-            raise
         finally:
             self._flights.leave(self._key, self)
             self._wake()

@@ -49,6 +49,8 @@ class Index:
         """Ids and their embeddings; in place of what was there under the same ids."""
         with self._lock:
             for entry_id, embedding in embeddings:
+                if not embedding or len(embedding) % 4:
+                    continue  # not ours: its seal will not hold
                 row = np.frombuffer(embedding, dtype="<f4")
                 found = self._scopes.get(scope)
                 if found is None or found.dim != len(row):

@@ -13,7 +13,7 @@ from forebay.cache.scope import Keys, Question, ScopeKeys, chat_question, comple
 from forebay.cache.stores.auto import now_ms
 from forebay.cache.stores.tiered import TieredStore
 from forebay.engines.base import EngineInfo
-from forebay.errors import NotInCache
+from forebay.errors import NotCached
 from forebay.observe.record import CacheOutcome, RequestRecord
 from forebay.types import Caller, Chat, Delta, GenerationRequest, Prompt, Sampling, Usage
 from forebay.values import value
@@ -157,7 +157,7 @@ class Cache:
     ) -> Hit | Place | None:
         """The stored answer, or where it may be shared and stored, or None: the request is by itself.
 
-        Raises `NotInCache` where nothing but a stored answer was asked for.
+        Raises `NotCached` where nothing but a stored answer was asked for.
         """
         request, question = requests[0], ask.question
         asked = Asked(
@@ -170,7 +170,7 @@ class Cache:
         if question is None or access.reads == access.stores == "off":
             self.note(record, "bypass", access)
             if access.only_if_cached:
-                raise not_in_cache()
+                raise not_cached()
             return None
         keys = self.keys.of(caller.tenant, model_of(info, family=family), question)
         num_prompt_tokens = len(request.prompt.token_ids)
@@ -182,7 +182,7 @@ class Cache:
             return Hit(self, entry, access)
         if access.only_if_cached:
             self.note(record, "miss", access)
-            raise not_in_cache()
+            raise not_cached()
         if access.stores == "off":
             self.note(record, "miss", access)
             return None
@@ -232,5 +232,5 @@ class Cache:
             headers.append((b"x-cache-reason", access.reason.encode()))
 
 
-def not_in_cache() -> NotInCache:
-    return NotInCache("There is no stored answer to this request, and it asks for nothing else (only-if-cached).")
+def not_cached() -> NotCached:
+    return NotCached("There is no stored answer to this request, and it asks for nothing else (only-if-cached).")

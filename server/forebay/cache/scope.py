@@ -89,20 +89,25 @@ def model_of(info: EngineInfo, *, adapter: str | None = None, family: str | None
 class ScopeKeys:
     """Makes keys. They cannot be guessed without the secret, nor one tenant's from another's."""
 
-    def __init__(self, secret: bytes, *, epoch: int = 0, groups: Mapping[str, str] | None = None) -> None:
-        """`groups`: of each tenant that shares, the name of the group whose answers it shares."""
+    def __init__(
+        self, secret: bytes, *, epoch: int = 0, groups: Mapping[str, str] | None = None, embedder: str = ""
+    ) -> None:
+        """`groups`: of each tenant that shares, the name of the group whose answers it shares. `embedder`: what makes
+        the vectors that are compared in a scope; another one's are in another. The exact key does not depend on it."""
         self._scope_secret = derived(secret, "scope")
         self._exact_secret = derived(secret, "exact")
         self._groups = groups or {}
+        self._embedder = embedder
         self.epoch = epoch
 
     def of(self, tenant: str, model: str, question: Question) -> Keys:
         """`model` as `model_of` has it."""
         group = self._groups.get(tenant)
         owner = ["tenant", tenant] if group is None else ["group", group]
-        scope = _mac(self._scope_secret, _canonical([FORMAT, self.epoch, owner, model, question.rest]).encode())
-        # Of fixed length in front, so no other scope and text make the same message.
-        return Keys(scope, _mac(self._exact_secret, scope.encode() + question.text.encode("utf-8", "surrogatepass")))
+        asked = _mac(self._scope_secret, _canonical([FORMAT, self.epoch, owner, model, question.rest]).encode())
+        # Of fixed length in front, so nothing else makes the same messages.
+        scope = _mac(self._scope_secret, f"{asked}{self._embedder}".encode())
+        return Keys(scope, _mac(self._exact_secret, asked.encode() + question.text.encode("utf-8", "surrogatepass")))
 
 
 def derived(secret: bytes, purpose: str) -> bytes:

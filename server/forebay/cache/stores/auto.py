@@ -49,5 +49,5 @@ def _index() -> Index:
     try:
         from forebay.cache.index import Index
     except ImportError as exc:
-        raise ConfigurationError("FOREBAY_CACHE=semantic needs numpy: install forebay[transformers].") from exc
+        raise ConfigurationError("FOREBAY_CACHE=semantic needs numpy: install forebay[semantic].") from exc
     return Index()

@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 
 
 class SqliteStore:
-    """One thread writes, another one reads. What is lost in a crash is at most what the last second wrote.
+    """One thread writes, another one reads. A crash loses nothing that was added, a power cut maybe the newest.
 
     A file that is broken is set aside and a new one begun; one line says so.
     """

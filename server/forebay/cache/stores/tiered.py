@@ -14,7 +14,7 @@ import structlog
 from forebay.cache.entries import Sealed
 from forebay.cache.stores.base import CacheStore, CacheUnavailable, Held, Neighbour
 from forebay.cache.stores.memory_impl import MemoryStore
-from forebay.stores.breaker import Breaker
+from forebay.stores.breaker import FAILURES, Breaker
 
 MAX_CALLS = 32
 """Of reads at a time; the others wait, and ask nothing if the store turns out to be away meanwhile."""
@@ -145,14 +145,14 @@ class TieredStore:
                 return None
             try:
                 result = await call()
-            except CacheUnavailable as exc:
+            except Exception as exc:
                 self._note_failure(exc)
                 return None
             self.reads.succeeded()
             return result
 
-    def _note_failure(self, failure: CacheUnavailable) -> None:
-        self.reads.failed(failure.reason)
+    def _note_failure(self, failure: Exception) -> None:
+        self.reads.failed(_reason(failure))
         if self._is_away() and (self._probe is None or self._probe.done()):
             self._probe = asyncio.create_task(self._ask_until_it_answers())
 
@@ -190,15 +190,15 @@ class TieredStore:
                 async with self._writing:
                     await write()
                 self.writes.succeeded()
-            except CacheUnavailable as exc:
+            except Exception as exc:
                 self._lacks = True
-                self.writes.failed(exc.reason)
+                self.writes.failed(_reason(exc))
             finally:
                 self._queue.task_done()
 
     async def _give_back(self) -> bool:
         """To a store that is back and may have lost everything: what this server still knows. Whether it is back."""
-        num = 0
+        num = num_refused = 0
         try:
             await self._lasting.ping(writes=True)
             await self._hear()
@@ -208,10 +208,15 @@ class TieredStore:
                         async with self._writing:
                             await self._add(entry.id)
                         num += 1
+                    num_refused = 0
                 except CacheUnavailable:
-                    await self._lasting.ping(writes=True)  # or it is this entry that it does not take
-        except CacheUnavailable as exc:
-            self.writes.failed(exc.reason)
+                    # It may be this entry that is not taken. A full disk answers, and takes none of them.
+                    num_refused += 1
+                    if num_refused == FAILURES:
+                        raise
+                    await self._lasting.ping(writes=True)
+        except Exception as exc:
+            self.writes.failed(_reason(exc))
             return False
         self.writes.succeeded()
         if num:
@@ -229,7 +234,7 @@ class TieredStore:
             if not self._is_away():
                 try:
                     await self._hear()
-                except CacheUnavailable as exc:
+                except Exception as exc:
                     self._note_failure(exc)
 
     async def _hear(self) -> None:
@@ -240,3 +245,11 @@ class TieredStore:
                 self._memory.discard(purge.entry_id)
             else:
                 await self._memory.purge(tenant=purge.tenant, model=purge.model, epoch=purge.epoch)
+
+
+def _reason(failure: Exception) -> str:
+    """In a word or two. What no store should raise is logged: it must not end what goes on in the background."""
+    if isinstance(failure, CacheUnavailable):
+        return failure.reason
+    log.error("cache_store_failed", exc_info=failure)
+    return type(failure).__name__

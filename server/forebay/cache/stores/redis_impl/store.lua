@@ -1,8 +1,9 @@
 -- The cache in Redis. KEYS[1] begins all names; ARGV[1] says what is to be done, the rest is its own.
 --   e:<id>       an entry, which ends by itself
---   v:<scope>    a vector set: the ids of the scope's entries by their embeddings
+--   v:<scope>:<length>  a vector set: the ids of the scope's entries by their embeddings of that length. Searched and
+--                added to outside of the script, in Redis' own threads: in here nobody else would be served meanwhile
 --   t:<tenant>   a sorted set: its ids by when they were used last
---   b:<tenant>   a hash: of each id "<bytes>:<scope>"
+--   b:<tenant>   a hash: of each id "<bytes>:<name of its vector set, or nothing>"
 --   n            a sorted set: tenants by the bytes they hold; `total` is their sum
 --   x            a sorted set: "<id>:<tenant>" by when it ends
 --   purges       a sorted set: what was purged last, by number; `told` is the last number
@@ -19,7 +20,7 @@ local function drop(tenant, id)
     redis.call('ZREM', P .. 'x', id .. ':' .. tenant)
     return 0
   end
-  local bytes, scope = string.match(known, '^(%d+):(.*)$')
+  local bytes, vectors = string.match(known, '^(%d+):(.*)$')
   redis.call('HDEL', P .. 'b:' .. tenant, id)
   redis.call('ZREM', P .. 't:' .. tenant, id)
   redis.call('ZREM', P .. 'x', id .. ':' .. tenant)
@@ -32,7 +33,7 @@ local function drop(tenant, id)
   local owner = redis.call('HGET', P .. 'e:' .. id, 'tenant')
   if not owner or owner == tenant then
     redis.call('DEL', P .. 'e:' .. id)
-    redis.pcall('VREM', P .. 'v:' .. scope, id)
+    if vectors ~= '' then redis.pcall('VREM', P .. vectors, id) end
   end
   return 1
 end
@@ -64,9 +65,10 @@ function act.get(id)
   return read(id)
 end
 
-function act.add(id, now, num_bytes, tenant_bytes, max_bytes, ...)
+-- Its embedding is added afterwards.
+function act.add(id, now, num_bytes, tenant_bytes, max_bytes, vectors, ...)
   local fields = {...}
-  local scope, tenant, expires_at, embedding = fields[1], fields[2], fields[6], fields[7]
+  local tenant, expires_at = fields[2], fields[6]
   local owner = redis.call('HGET', P .. 'e:' .. id, 'tenant')
   drop(owner or tenant, id)
   num_bytes = tonumber(num_bytes)
@@ -89,40 +91,30 @@ function act.add(id, now, num_bytes, tenant_bytes, max_bytes, ...)
   end
   redis.call('HSET', P .. 'e:' .. id, unpack(entry))
   redis.call('PEXPIREAT', P .. 'e:' .. id, expires_at)
-  redis.call('HSET', P .. 'b:' .. tenant, id, num_bytes .. ':' .. scope)
+  redis.call('HSET', P .. 'b:' .. tenant, id, num_bytes .. ':' .. vectors)
   redis.call('ZADD', P .. 't:' .. tenant, now, id)
   redis.call('ZADD', P .. 'x', expires_at, id .. ':' .. tenant)
   redis.call('ZINCRBY', P .. 'n', num_bytes, tenant)
   redis.call('INCRBY', P .. 'total', num_bytes)
-  if embedding ~= '' then
-    local vectors = P .. 'v:' .. scope
-    local added = redis.pcall('VADD', vectors, 'FP32', embedding, id)
-    if type(added) == 'table' and added.err then
-      -- Of another length than the others: another embedder's. It takes the place of them all.
-      redis.call('DEL', vectors)
-      redis.call('VADD', vectors, 'FP32', embedding, id)
-    end
-    if redis.call('PEXPIRETIME', vectors) < tonumber(expires_at) then
-      redis.call('PEXPIREAT', vectors, expires_at)
-    end
-  end
   return 1
 end
 
-function act.nearest(scope, embedding, k)
-  local vectors = P .. 'v:' .. scope
-  local ids = redis.pcall('VSIM', vectors, 'FP32', embedding, 'COUNT', k, 'EF', 200)
-  if ids.err then
-    -- Another embedder's vectors have another length; without vector sets nothing can be said.
-    return string.find(ids.err, 'dimension') and {} or ids
+-- An embedding was added: the set ends with the last of its entries.
+function act.added(vectors, expires_at)
+  if redis.call('PEXPIRETIME', P .. vectors) < tonumber(expires_at) then
+    redis.call('PEXPIREAT', P .. vectors, expires_at)
   end
+end
+
+-- Entries that were found in a vector set; those that are gone leave it.
+function act.read(vectors, ...)
   local found = {}
-  for _, id in ipairs(ids) do
+  for _, id in ipairs({...}) do
     local entry = read(id)
     if entry then
       found[#found + 1] = entry
     else
-      redis.call('VREM', vectors, id)
+      redis.call('VREM', P .. vectors, id)
     end
   end
   return found

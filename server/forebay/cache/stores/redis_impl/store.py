@@ -13,7 +13,11 @@ from forebay.cache.entries import Sealed
 from forebay.cache.stores.base import CacheUnavailable, Held, Neighbour, Purge, Quotas
 from forebay.stores.redis_impl.link import RedisLink, RedisUnavailable, Script
 
+PREFIX = "cache:"
 MAX_SWEPT = 10_000
+SEARCHED = 100
+"""Of a vector set, at each step of a search: more finds more surely, and takes longer."""
+
 CHUNK = 200
 """As in the script."""
 
@@ -41,17 +45,25 @@ class RedisStore:
         quotas = self._quotas
         if entry.num_bytes > min(quotas.tenant_bytes, quotas.max_bytes):
             return
+        embedding = entry.embedding if self._searches else None
+        vectors = "" if embedding is None else _vectors(entry.scope, embedding)
         await self._do(
-            *("add", entry.id, self._now_ms(), entry.num_bytes, quotas.tenant_bytes, quotas.max_bytes),
+            *("add", entry.id, self._now_ms(), entry.num_bytes, quotas.tenant_bytes, quotas.max_bytes, vectors),
             *(entry.scope, entry.tenant, entry.model, entry.epoch, entry.created_at, entry.expires_at),
-            *((entry.embedding if self._searches else None) or b"", entry.body),
+            *(embedding or b"", entry.body),
         )
+        if embedding is not None:
+            await self._call("VADD", self._link.name(PREFIX + vectors), "FP32", embedding, entry.id, "CAS")
+            await self._do("added", vectors, entry.expires_at)
 
     async def nearest(self, scope: str, embedding: bytes, k: int) -> Sequence[Neighbour]:
         """Its own order is rough, as vectors are shortened there: these are measured again."""
         from forebay.cache.index import cosine
 
-        found = [entry for row in await self._do("nearest", scope, embedding, k) if (entry := self._alive(row))]
+        vectors = _vectors(scope, embedding)
+        ids = await self._call("VSIM", self._link.name(PREFIX + vectors), "FP32", embedding, "COUNT", k, "EF", SEARCHED)
+        rows = await self._do("read", vectors, *ids) if ids else []
+        found = [entry for row in rows if (entry := self._alive(row))]
         near = [Neighbour(cosine(embedding, entry.embedding or b""), entry) for entry in found]
         return sorted(near, key=lambda one: -one.cosine)
 
@@ -102,11 +114,20 @@ class RedisStore:
 
     async def _do(self, act: str, *arguments: bytes | str | int) -> Any:
         with _errors():
-            return await self._link.run(self._script, "cache:", act, *arguments)
+            return await self._link.run(self._script, PREFIX, act, *arguments)
+
+    async def _call(self, *command: bytes | str | int) -> Any:
+        with _errors():
+            return await self._link.call(*command)
 
     def _alive(self, row: Sequence[bytes] | None) -> Sealed | None:
         entry = None if row is None else _sealed(*row)
         return None if entry is None or entry.expires_at <= self._now_ms() else entry
+
+
+def _vectors(scope: str, embedding: bytes) -> str:
+    """The name of a scope's vector set. Embedders whose vectors differ in length have one each."""
+    return f"v:{scope}:{len(embedding) // 4}"
 
 
 def _sealed(entry_id: bytes, *fields: bytes) -> Sealed:
