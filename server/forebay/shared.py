@@ -159,10 +159,13 @@ class Run:
 
     async def aclose(self) -> None:
         try:
-            for stream in (self._deltas, self._source):
-                if stream is not None:
-                    with suppress(ApiError):  # told by the iteration that raised it
-                        await stream.aclose()
+            await _close(self._deltas)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        try:
+            await _close(self._source)  # which a stage that was never read does not do
         finally:
             if self._share.ticket is not None:
                 self._share.ticket.close()
@@ -184,6 +187,12 @@ class Run:
             record.queue_s = source.queue_s
             record.prefill_s, record.decode_s = max(0.0, first - self._begun_at - source.queue_s), now - first
         return EngineUse(us(record.queue_s), us(record.prefill_s), us(record.decode_s))
+
+
+async def _close(stream: Deltas | None) -> None:
+    if stream is not None:
+        with suppress(ApiError):  # told by the iteration that raised it
+            await stream.aclose()
 
 
 class SharedGeneration(Generation):
