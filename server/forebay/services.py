@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
 
 from forebay import __version__
 from forebay.admission import Admission
@@ -205,6 +207,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     cache = _build_cache(settings, folder, secret)
     cached = None
     if cache is not None:
+        from forebay.cache.families import CacheFamilies
         from forebay.cached import Cached
 
         cached = Cached(cache, host, admission, line, reserving)
@@ -224,6 +227,9 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     reconciliation = Reconciliation(database, ledger, host.work)
     ledger_families = LedgerFamilies(database, ledger, reconciliation, sink)
     monitor = SystemMonitor()
+    families: list[Callable[[], Awaitable[Iterable[Metric]]]] = [ledger_families.read, sharing.families]
+    if cache is not None:
+        families.append(CacheFamilies(cache).read)
     return Services(
         settings=settings,
         choice=choice,
@@ -245,6 +251,6 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         cache=cache,
         claims=claims,
         family_of=FamilyOf(settings.reasoning_family),
-        metrics=Metrics(host, queue, drain, monitor, [ledger_families.read, sharing.families]),
+        metrics=Metrics(host, queue, drain, monitor, families),
         stats=Stats(host, queue, drain, monitor),
     )

@@ -117,4 +117,12 @@ class TenantBody(AdminBody):
     limits: LimitsBody
 
 
-ADMIN_BODIES = (NewKey, KeyChanges, Rotation, TenantBody)
+class CachePurge(AdminBody):
+    """What goes: all that is of the tenant, of the model, of an epoch before `epoch`, as far as these are given."""
+
+    tenant: ModelName | None = None
+    model: ModelName | None = None
+    epoch: Annotated[int, Field(ge=0, le=MOST)] | None = None
+
+
+ADMIN_BODIES = (NewKey, KeyChanges, Rotation, TenantBody, CachePurge)

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from forebay.cache.stores.base import CacheStore, Quotas
 from forebay.cache.stores.memory_impl import MemoryStore
 from forebay.cache.stores.sqlite_impl import SqliteStore
@@ -22,22 +24,28 @@ MIB = 1 << 20
 def build_cache_store(settings: Settings, folder: Path) -> TieredStore:
     """Opens and connects to nothing yet. Raises ConfigurationError for a Redis that cannot be used, and without numpy
     where the semantic tier needs it."""
-    searches = settings.cache == "semantic"
     in_memory = Quotas(settings.cache_memory_mib * MIB, settings.cache_memory_mib * MIB)
+    index = _index() if settings.cache == "semantic" else None
+    # The file's index has everything, so that with a file the memory tier needs none.
+    memory = MemoryStore(in_memory, now_ms, index=index if _address(settings) else None)
+    return TieredStore(memory, build_lasting_store(settings, folder, index))
+
+
+def build_lasting_store(settings: Settings, folder: Path, index: Index | None = None) -> CacheStore:
+    """What lies behind memory: for the command line, too, which searches nothing."""
     stored = Quotas(settings.cache_max_mib * MIB, settings.cache_tenant_mib * MIB)
-    address = settings.cache_redis_url or settings.redis_url
-    index = _index() if searches else None
+    address = _address(settings)
     if address is None:
-        # The file's index has everything, so that the memory tier needs none.
-        lasting: CacheStore = SqliteStore(
-            folder, stored, now_ms, index=index, index_bytes=settings.cache_index_mib * MIB
-        )
-        return TieredStore(MemoryStore(in_memory, now_ms), lasting)
+        return SqliteStore(folder, stored, now_ms, index=index, index_bytes=settings.cache_index_mib * MIB)
     from forebay.cache.stores.redis_impl.store import RedisStore
     from forebay.stores.redis_impl.link import RedisLink
 
     link = RedisLink(address.get_secret_value(), settings.redis_prefix, settings.redis_timeout_s)
-    return TieredStore(MemoryStore(in_memory, now_ms, index=index), RedisStore(link, stored, now_ms, searches=searches))
+    return RedisStore(link, stored, now_ms, searches=index is not None)
+
+
+def _address(settings: Settings) -> SecretStr | None:
+    return settings.cache_redis_url or settings.redis_url
 
 
 def now_ms() -> int:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import orjson
 import structlog
 
 from forebay.cache.entries import Sealed
@@ -65,6 +66,7 @@ class SqliteStore:
         """By the transaction that is under way."""
         self._lock = threading.Lock()
         """Of the reading connection, and of what is in the index: a scope is in it whole or not at all."""
+        self._heard: int | None = None
         self._num_replaced = 0
         self._closed = False
 
@@ -86,11 +88,14 @@ class SqliteStore:
         await self._write(lambda file: rows.touch(file, entry_id, self._now_ms(), TOUCH_MS))
 
     async def delete(self, entry_id: str) -> bool:
-        return await self._write(lambda file: self._delete(file, rows.BY_ID, id=entry_id)) > 0
+        return await self._write(lambda file: self._delete(file, rows.BY_ID, Purge(entry_id), id=entry_id)) > 0
 
     async def purge(self, *, tenant: str | None = None, model: str | None = None, epoch: int | None = None) -> int:
         return await self._write(
-            lambda file: self._delete(file, rows.PURGED, tenant=tenant, model=model, epoch=epoch), vacuum=True
+            lambda file: self._delete(
+                file, rows.PURGED, Purge(None, tenant, model, epoch), tenant=tenant, model=model, epoch=epoch
+            ),
+            vacuum=True,
         )
 
     async def held(self) -> Mapping[str, Held]:
@@ -100,7 +105,11 @@ class SqliteStore:
         return await self._write(lambda file: self._delete(file, rows.EXPIRED, now=self._now_ms()), vacuum=True)
 
     async def purges(self) -> Sequence[Purge]:
-        return []  # a data folder has one server
+        """By the command line, beside the file's one server."""
+        self._heard, told = await self._read(lambda file: rows.told_after(file, self._heard))
+        if told:
+            await self._write(self._count_anew)
+        return [Purge(**orjson.loads(purge)) for purge in told]
 
     async def ping(self, *, writes: bool = False) -> None:
         if writes:
@@ -195,12 +204,17 @@ class SqliteStore:
         if not self._delete(file, rows.OLDEST_OF_TENANT, tenant=tenant):
             raise CacheUnavailable("another process has changed the file")  # counted anew for the next write
 
-    def _delete(self, file: sqlite3.Connection, where: str, **parameters: object) -> int:
+    def _count_anew(self, file: sqlite3.Connection) -> None:
+        self._tally = None
+
+    def _delete(self, file: sqlite3.Connection, where: str, told: Purge | None = None, **parameters: object) -> int:
         tally = self._tallied(file)
         gone = rows.delete(file, where, parameters)
         for one in gone:
             tally.count(one.tenant, -1, -one.num_bytes)
         self._gone += gone
+        if told is not None:
+            rows.tell(file, orjson.dumps(told).decode())
         return len(gone)
 
     # In either

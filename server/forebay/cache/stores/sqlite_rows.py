@@ -14,9 +14,11 @@ from forebay.stores.sqlite import prepare_folder
 
 FILE_NAME = "cache.sqlite3"
 SET_ASIDE = "cache.sqlite3.broken"
-VERSION = 1
+VERSION = 2
 BUSY_S = 5.0
 VACUUM_PAGES = 2000
+MAX_TOLD = 1000
+"""Purges that are remembered for the file's server, whose memory they are to leave, too."""
 
 _COLUMNS = "id, scope, tenant, model, epoch, created_at, expires_at, embedding, body"
 _SCHEMA = f"""
@@ -37,8 +39,14 @@ CREATE TABLE entries (
 CREATE INDEX entries_scope ON entries (scope, used_at) WHERE embedding IS NOT NULL;
 CREATE INDEX entries_tenant ON entries (tenant, used_at, num_bytes);
 CREATE INDEX entries_expiry ON entries (expires_at);
+CREATE TABLE purges (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    purge TEXT NOT NULL
+);
 PRAGMA user_version = {VERSION};
 """
+
+_DROP = "DROP TABLE IF EXISTS entries; DROP TABLE IF EXISTS purges;"
 
 
 def open_cache_file(folder: Path) -> sqlite3.Connection:
@@ -58,7 +66,7 @@ def open_cache_file(folder: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != VERSION:
-            connection.executescript(f"BEGIN IMMEDIATE; DROP TABLE IF EXISTS entries; {_SCHEMA} COMMIT;")
+            connection.executescript(f"BEGIN IMMEDIATE; {_DROP} {_SCHEMA} COMMIT;")
     except BaseException:
         connection.close()
         raise
@@ -120,6 +128,21 @@ def give_back_space(connection: sqlite3.Connection) -> None:
     """Some of what was freed."""
     # `execute` would take one step of it, which is one page.
     connection.executescript(f"PRAGMA incremental_vacuum({VACUUM_PAGES})")
+
+
+def tell(connection: sqlite3.Connection, purge: str) -> None:
+    """To whoever uses the file."""
+    number = connection.execute("INSERT INTO purges (purge) VALUES (?)", (purge,)).lastrowid or 0
+    connection.execute("DELETE FROM purges WHERE number <= ?", (number - MAX_TOLD,))
+
+
+def told_after(connection: sqlite3.Connection, number: int | None) -> tuple[int, list[str]]:
+    """The last purge's number, and the purges after this one; without one none."""
+    (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM purges").fetchone()
+    if number is None or last == number:
+        return last, []
+    rows = connection.execute("SELECT purge FROM purges WHERE number > ? ORDER BY number", (number,)).fetchall()
+    return last, [purge for (purge,) in rows]
 
 
 def sums(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:
