@@ -13,7 +13,7 @@ import httpx
 
 from support.administrator import OWNER, AdminClient
 from support.ledger import LedgerFile
-from support.server import ServerProcess, journalled_server
+from support.server import ServerProcess, free_port, journalled_server
 from support.sse import read_chunks
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -24,14 +24,17 @@ PROMPT, COMPLETION, HIT = 1_000_000, 2_000_000, 500_000
 
 @contextmanager
 def cached_server(folder: Path, **env: str) -> Iterator[ServerProcess]:
-    """The scripted engine with a journal, an owner's key, prices, and the exact tier."""
+    """The scripted engine with a journal, an owner's key, prices, and the exact tier; again on what was left there."""
+    port = folder / "admin-port"
+    if not port.exists():
+        port.write_text(str(free_port()))
     prices = {"version": "1", "models": {"*": {"prompt": PROMPT, "completion": COMPLETION, "cache_hit": HIT}}}
     (folder / "prices.json").write_text(json.dumps(prices))
     defaults = {
         "FOREBAY_CACHE": "exact",
         "FOREBAY_API_KEYS": OWNER,
         "FOREBAY_PRICES_FILE": str(folder / "prices.json"),
-        "FOREBAY_ADDRESS_RPM": "100000",
+        "FOREBAY_ADMIN_PORT": port.read_text(),
     }
     with journalled_server(folder, **(defaults | env)) as running:
         yield running

@@ -56,17 +56,23 @@ def open_cache_file(folder: Path) -> sqlite3.Connection:
     """
     prepare_folder(folder)
     path = folder / FILE_NAME
-    # SQLite gives the files beside it the same mode.
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    # SQLite gives the files beside it the same mode. One that is there is not opened: to close it would drop the locks
+    # of this process's connections to it (sqlite.org/howtocorrupt.html, 2.2).
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         # Space that is freed is given back a piece at a time; before the first table, or it is too late.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        # In a transaction: another thread may be about to make the tables, too.
+        connection.execute("BEGIN IMMEDIATE")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version != VERSION:
-            connection.executescript(f"BEGIN IMMEDIATE; {_DROP} {_SCHEMA} COMMIT;")
+            for statement in (_DROP + _SCHEMA).split(";"):
+                connection.execute(statement)
+        connection.execute("COMMIT")
     except BaseException:
         connection.close()
         raise

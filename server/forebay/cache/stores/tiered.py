@@ -226,16 +226,16 @@ class TieredStore:
     async def _keep_up(self) -> None:
         sweep_at = time.monotonic() + SWEEP_S
         while True:
-            await asyncio.sleep(HEAR_S)
-            if time.monotonic() >= sweep_at:
-                sweep_at += SWEEP_S
-                await self._memory.sweep()
-                self._later(self._lasting.sweep)
             if not self._is_away():
                 try:
                     await self._hear()
                 except Exception as exc:
                     self._note_failure(exc)
+            await asyncio.sleep(HEAR_S)
+            if time.monotonic() >= sweep_at:
+                sweep_at += SWEEP_S
+                await self._memory.sweep()
+                self._later(self._lasting.sweep)
 
     async def _hear(self) -> None:
         """What other servers have purged leaves this one's memory, too."""
