@@ -36,8 +36,10 @@ def open_file(folder: Path) -> sqlite3.Connection:
     prepare_folder(folder)
     path = folder / FILE_NAME
     try:
-        # SQLite gives the files beside it the same mode.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        # SQLite gives the files beside it the same mode. One that is there is not opened: to close it would drop the
+        # locks of this process's connections to it (sqlite.org/howtocorrupt.html, 2.2).
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = _connect(path.absolute().as_uri())
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
