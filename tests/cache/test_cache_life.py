@@ -95,7 +95,7 @@ def test_a_broken_file_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_after_kill_9_those_who_read_along_pay_as_such(tmp_path: Path) -> None:
-    """The sweep settles each at its own checkpoint: who began it at the price of generating, the other at the cache's."""
+    """The sweep settles each at its own checkpoint: who began it at the price of generating, the other at a hit's."""
     body = {
         "messages": [{"role": "user", "content": "go"}],
         "temperature": 0,

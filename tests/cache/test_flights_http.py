@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -192,6 +193,32 @@ def test_the_last_one_to_leave_ends_it(server: ServerProcess, asker: Asker, witn
     assert asker.outcome(question, **slow | {"max_tokens": 30}) == "miss"
 
 
+def test_whoever_began_it_runs_out_of_time(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """That is our failure: he pays for what he was handed, the rest is a row that nobody pays, once the engine has
+    ended; who came later has a whole answer."""
+    slow = {"forebay_script": TEXT, "forebay_first_token_ms": "1500", "forebay_inter_token_ms": "20"}
+    with (
+        cached_server(tmp_path_factory.mktemp("late"), FOREBAY_REQUEST_TIMEOUT_S="2.5") as server,
+        closing(Asker(server)) as asker,
+        closing(Witness(server)) as witness,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        leader = Leader(server, witness, "Late?", metadata=slow)
+        with closing(leader.sock):
+            time.sleep(1.2)
+            (later,) = follow(asker, "Late?", 1, pool)
+            read_until(leader.sock, b"timeout")
+        assert text_of(later.result()) == TEXT
+        paid, free = asker.ledger.settled(leader.request_id), asker.ledger.uncharged(leader.request_id)
+        generated = witness.num_generated(leader.request_id)
+        assert (paid["outcome"], paid["cache_kind"]) == ("failed", None)
+        assert free is not None
+        assert 0 < paid["completion_tokens"] < generated
+        assert paid["completion_tokens"] + free["completion_tokens"] == generated
+        assert witness.line(leader.request_id)["outcome"] == "timeout"
+        assert asker.drift() == NO_DRIFT
+
+
 def test_tenants_share_no_flight(server: ServerProcess, witness: Witness, question: str) -> None:
     """Each has one of its own."""
     seen = witness.seen()
@@ -227,6 +254,7 @@ def test_those_who_read_along_hold_no_place(
             asked += follow(asker, "The same?", 1, pool)
         assert witness.load().running == 1
         assert text_of(asker.ask("Another?")) == TEXT
+        assert asker.outcome("Another?") == "hit"
         assert not first.done()
         assert {text_of(future.result()) for future in (first, *asked)} == {TEXT}
 
