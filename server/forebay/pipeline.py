@@ -59,7 +59,7 @@ class Pipeline:
         The place is taken first: loading and reading are work that waits, too. Raises `RateLimited`, `QuotaExceeded`,
         `Unavailable`, `RequestTimeout` and what `prepare` raises. The result must be closed.
         """
-        self._reserving.peek(caller, record)
+        self._reserving.peek(caller, record.fingerprint)
         ticket = self._enter(self._admission, num_sequences, caller)
         account: Account | None = None
         sources: list[QueuedDeltas] = []

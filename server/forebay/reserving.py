@@ -20,10 +20,8 @@ class Reserving:
     def __init__(self, guard: Guard, ledger: Ledger) -> None:
         self._guard = guard
         self._ledger = ledger
-
-    def peek(self, caller: Caller, record: RequestRecord) -> None:
+        self.peek = guard.peek
         """Before the text is read: refuses what cannot be admitted whatever the text."""
-        self._guard.peek(caller, record.fingerprint)
 
     async def reserve(
         self, caller: Caller, record: RequestRecord, work: Work, *, shared: bool = False, joins: bool = False

@@ -227,7 +227,6 @@ class SharedGeneration(Generation):
         if run is None:
             self._settle("complete", self.usage, self._generated)
             return
-        self._cached_tokens[0] = run.cached_tokens
         usage = self.usage
         self._settle("complete", usage, usage, run.note_use(self._record))
 
@@ -269,7 +268,13 @@ class SharedGeneration(Generation):
             run.generated.completion_tokens < self._completion_tokens or (run.failed and not self._failed)
         ):
             run = None
-        self._account.cache_kind = "joined" if run is None else None
+        if run is None:
+            if self._share.run is not None or self._completion_tokens:
+                self._account.cache_kind = "joined"
+        else:
+            self._account.cache_kind = None
+            if self._cached_tokens:  # some of it may have come from another run
+                self._cached_tokens[0] = run.cached_tokens
         return run
 
     @property

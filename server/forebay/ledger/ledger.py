@@ -165,9 +165,9 @@ class Ledger:
         )
         self._open[held.request_id] = account
         failpoint("reserving")
-        if covered:
-            writer.put(self._writes.checkpoint, (held.request_id, covered))  # goes along with the reservation
         try:
+            if covered:
+                writer.put(self._writes.checkpoint, (held.request_id, covered))  # goes along with the reservation
             await writer.write(self._writes.post, Posting(held))
         except StorageUnavailable:
             account.void()
