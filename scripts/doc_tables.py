@@ -22,7 +22,8 @@ from forebay.settings import Settings  # noqa: E402  (the package lies beside th
 
 def settings_table() -> str:
     rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
-    for name, field in Settings.model_fields.items():
+    # What a part of the settings declares comes after what they declare themselves.
+    for name, field in sorted(Settings.model_fields.items(), key=lambda item: item[0] not in Settings.__annotations__):
         variable = field.validation_alias if isinstance(field.validation_alias, str) else f"FOREBAY_{name.upper()}"
         default = str(field.default).lower() if isinstance(field.default, bool) else field.default
         shown = "" if default in (None, (), "") else f"`{default}`"

@@ -23,6 +23,11 @@ from forebay.services import Services, build_services
 from forebay.settings import Settings
 from forebay.tenants.limit_headers import LIMIT_HEADERS
 
+EXPOSED_HEADERS = (
+    *("x-request-id", "x-ignored-params", "retry-after", "idempotent-replayed"),
+    *("x-cache", "x-cache-id", "x-cache-reason", "age"),
+)
+
 
 class Service(FastAPI):
     """A FastAPI app whose middleware is around all of Starlette's own, and direct routes inside ours alone."""
@@ -88,7 +93,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Service:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "OPTIONS"],
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-ignored-params", "retry-after", "idempotent-replayed", *LIMIT_HEADERS],
+            expose_headers=[*EXPOSED_HEADERS, *LIMIT_HEADERS],
         )
     app.front = RequestMiddleware(app.front, services)
     return app

@@ -1,4 +1,4 @@
-"""`forebay serve | model | keys | tenants | ledger | replicas | bench | version`: flags -> Settings -> what is done."""
+"""`forebay serve | model | keys | tenants | ledger | cache | replicas | bench | version`: flags -> Settings -> what is done."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pydantic_settings import SettingsError
 
 from forebay import __version__
 from forebay.cli_bench import add_bench_commands
+from forebay.cli_cache import add_cache_commands
 from forebay.cli_data import printable
 from forebay.cli_keys import add_key_commands
 from forebay.cli_ledger import add_ledger_commands
@@ -40,7 +41,8 @@ OTHER_NAMES = {"served_model_names": ("--served-model-name",)}
 DATA_SETTINGS = ("data_dir", "secret")
 MODEL_SETTINGS = ("model", "revision", "cache_dir", "log_level", "log_format")
 REDIS_SETTINGS = ("redis_url", "redis_prefix", "redis_timeout_s")
-SECRET_SETTINGS = ("api_keys", "secret", "redis_url", "ledger_postgres_url")
+CACHE_SETTINGS = ("cache_redis_url",)
+SECRET_SETTINGS = ("api_keys", "secret", "redis_url", "cache_redis_url", "ledger_postgres_url")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="forebay", description="An OpenAI-compatible service in front of a language model."
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{serve,model,keys,tenants,ledger,replicas,bench,version}"
+        dest="command", required=True, metavar="{serve,model,keys,tenants,ledger,cache,replicas,bench,version}"
     )
     serve = commands.add_parser(
         "serve", help="start the service", description="Start the service. Flags override the environment."
@@ -160,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     ledger = commands.add_parser("ledger", help="check, read, copy the ledger")
     _add_flags(ledger, DATA_SETTINGS)
     add_ledger_commands(ledger)
+    cache = commands.add_parser("cache", help="see and remove stored answers")
+    _add_flags(cache, (*DATA_SETTINGS[:1], *CACHE_SETTINGS, *REDIS_SETTINGS))
+    add_cache_commands(cache)
     replicas = commands.add_parser("replicas", help="see and forget the servers that share limits through Redis")
     _add_flags(replicas, (*REDIS_SETTINGS, *DATA_SETTINGS[:1]))
     add_replica_commands(replicas)

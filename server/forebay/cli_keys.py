@@ -35,6 +35,9 @@ def add_key_commands(keys: argparse.ArgumentParser) -> None:
     create.add_argument("--priority", choices=get_args(Priority), help="default interactive")
     create.add_argument("--cache", choices=get_args(CachePolicy), dest="cache_policy", help="default `default`")
     create.add_argument(
+        "--cache-any-temperature", action="store_true", default=None, help="stored answers at any temperature, too"
+    )
+    create.add_argument(
         "--strict", action=argparse.BooleanOptionalAction, dest="key_strict", help="refuse unknown request fields"
     )
     create.add_argument("--gateway", action="store_true", default=None, help="may name users in the trusted header")
@@ -58,7 +61,17 @@ def add_key_commands(keys: argparse.ArgumentParser) -> None:
 
 
 def _create(args: argparse.Namespace, settings: Settings) -> int:
-    given = ("tenant", "name", "role", "scopes", "models", "priority", "cache_policy", "gateway")
+    given = (
+        "tenant",
+        "name",
+        "role",
+        "scopes",
+        "models",
+        "priority",
+        "cache_policy",
+        "cache_any_temperature",
+        "gateway",
+    )
     asked = {name: value for name in given if (value := getattr(args, name)) is not None}
     if args.key_strict is not None:
         asked["strict"] = args.key_strict

@@ -27,7 +27,8 @@
         |   |-- BudgetUnavailable                                    budget_unavailable
         |   |-- IdentityUnavailable                                  identity_unavailable
         |   `-- EngineUnavailable                                    engine_unavailable
-        `-- RequestTimeout           504     server_error            timeout
+        |-- RequestTimeout           504     server_error            timeout
+        `-- NotCached                504     invalid_request_error   not_cached
 
 Messages are written for the client: no exception text, path or address of ours may enter them.
 """
@@ -190,6 +191,13 @@ class EngineUnavailable(Unavailable):
 
 class RequestTimeout(ApiError):
     status, code = 504, "timeout"
+
+
+class NotCached(ApiError):
+    """The client wanted a stored answer or none (`only-if-cached`; RFC 9111, 5.2.1.7), and there is none."""
+
+    status, type, code = 504, "invalid_request_error", "not_cached"
+    can_retry = False
 
 
 def error_body(error: ApiError) -> dict[str, Any]:

@@ -2,10 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+
 from forebay.engines.base import Engine
 from forebay.failpoints import failpoint
-from forebay.tenants.fairness import Turn
-from forebay.types import NO_WORK, CountedDeltas, Delta, EngineWork, GenerationRequest
+from forebay.tenants.fairness import FairQueue, Turn
+from forebay.types import NO_WORK, Caller, CountedDeltas, Delta, EngineWork, GenerationRequest
+
+MAX_SALTS = 1024
+
+
+class Line:
+    """The fair queue, and what tells tenants apart in the engine's prefix cache."""
+
+    def __init__(self, queue: FairQueue, secret: bytes) -> None:
+        self._queue = queue
+        self._secret = secret
+        self._salts: dict[str, str] = {}
+
+    def join(self, engine: Engine, caller: Caller, request: GenerationRequest) -> QueuedDeltas:
+        turn = self._queue.join(caller, request.num_choices, len(request.prompt.token_ids))
+        return QueuedDeltas(engine, request, turn, self._salt(caller.tenant))
+
+    def _salt(self, tenant: str) -> str:
+        """Tenants share no prefix cache, so none can time another's prompts (CVE-2025-46570)."""
+        salt = self._salts.get(tenant)
+        if salt is None:
+            if len(self._salts) >= MAX_SALTS:
+                self._salts.clear()
+            salt = hmac.new(self._secret, tenant.encode(), hashlib.sha256).hexdigest()[:32]
+            self._salts[tenant] = salt
+        return salt
 
 
 class QueuedDeltas:
@@ -25,6 +53,10 @@ class QueuedDeltas:
     @property
     def num_tokens(self) -> int:
         return 0 if self._source is None else self._source.num_tokens
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self._request.prompt.token_ids)
 
     @property
     def work(self) -> EngineWork:

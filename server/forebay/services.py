@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import Metric
 
 from forebay import __version__
 from forebay.admission import Admission
@@ -34,6 +38,8 @@ from forebay.observe.record import RequestRecord
 from forebay.observe.stats import Stats
 from forebay.observe.system import SystemMonitor
 from forebay.pipeline import Pipeline
+from forebay.queued import Line
+from forebay.reserving import Reserving
 from forebay.settings import Settings
 from forebay.stores.database import Database
 from forebay.stores.secret import read_or_create_secret
@@ -43,6 +49,9 @@ from forebay.tenants.directory import Directory
 from forebay.tenants.fairness import FairQueue
 from forebay.tenants.key_watch import KeyWatch
 from forebay.tenants.sharing import Sharing, build_sharing
+
+if TYPE_CHECKING:
+    from forebay.cache.lookup import Cache
 
 CLOSE_S = 8.0
 FORCED_CLOSE_S = 0.5
@@ -76,6 +85,7 @@ class Services:
     ledger_families: LedgerFamilies
     sink: Sink | None
     pipeline: Pipeline
+    cache: Cache | None
     claims: Claims
     family_of: FamilyOf
     metrics: Metrics
@@ -108,6 +118,8 @@ class Services:
             self.sink.begin()
         self.sharing.guard.seed(self.ledger.totals)
         self.claims.answers.begin()
+        if self.cache is not None:
+            self.cache.begin(self.observe)
         self.key_watch.begin()
         self.sharing.begin()
         self.host.begin()
@@ -122,6 +134,8 @@ class Services:
             last.push_async_callback(self.key_watch.close)
             last.push_async_callback(self.sharing.close)
             last.push_async_callback(self.host.close, FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
+            if self.cache is not None:
+                last.push_async_callback(self.cache.close)
             last.push_async_callback(self.claims.close)
 
 
@@ -129,6 +143,15 @@ class Services:
 def _fingerprint(*parts: str | None) -> str:
     """Of the parts in their order: the same for every answer of one engine."""
     return "fp_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:10]
+
+
+def _build_cache(settings: Settings, folder: Path, secret: bytes) -> Cache | None:
+    """None where it is off; then nothing of it is imported."""
+    if settings.cache == "off":
+        return None
+    from forebay.cache.auto import build_cache
+
+    return build_cache(settings, folder, secret)
 
 
 def build_services(settings: Settings, engine: Callable[[], Engine] | None = None) -> Services:
@@ -180,16 +203,15 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     sink = build_sink(settings, database)
     key_watch = KeyWatch(folder, keys)
     sharing = build_sharing(settings, database, keys, key_watch)
-    pipeline = Pipeline(
-        host,
-        admission,
-        reading,
-        queue,
-        drain,
-        sharing.guard,
-        ledger,
-        secret=secret,
-    )
+    line, reserving = Line(queue, secret), Reserving(sharing.guard, ledger)
+    cache = _build_cache(settings, folder, secret)
+    cached = None
+    if cache is not None:
+        from forebay.cache.families import CacheFamilies
+        from forebay.cached import Cached
+
+        cached = Cached(cache, host, admission, line, reserving)
+    pipeline = Pipeline(host, admission, reading, line, drain, reserving, cached)
     answers = Answers(
         database,
         ttl_s=settings.idempotency_ttl_s,
@@ -205,6 +227,9 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     reconciliation = Reconciliation(database, ledger, host.work)
     ledger_families = LedgerFamilies(database, ledger, reconciliation, sink)
     monitor = SystemMonitor()
+    families: list[Callable[[], Awaitable[Iterable[Metric]]]] = [ledger_families.read, sharing.families]
+    if cache is not None:
+        families.append(CacheFamilies(cache).read)
     return Services(
         settings=settings,
         choice=choice,
@@ -223,8 +248,9 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         ledger_families=ledger_families,
         sink=sink,
         pipeline=pipeline,
+        cache=cache,
         claims=claims,
         family_of=FamilyOf(settings.reasoning_family),
-        metrics=Metrics(host, queue, drain, monitor, [ledger_families.read, sharing.families]),
+        metrics=Metrics(host, queue, drain, monitor, families),
         stats=Stats(host, queue, drain, monitor),
     )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from forebay.cache_settings import CacheSettings
+from forebay.setting_types import Names, Secrets
 
 EngineName = Literal["auto", "vllm", "transformers", "scripted"]
 
-Names = Annotated[tuple[str, ...], NoDecode]
-"""A comma-separated list in the environment."""
 
-
-class Settings(BaseSettings):
+class Settings(CacheSettings):
     """Frozen after construction; descriptions become the README's table."""
 
     model_config = SettingsConfigDict(
@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     )
 
     # Who may ask
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="API keys, comma-separated.")
+    api_keys: Secrets = Field((), description="API keys, comma-separated.")
     api_keys_file: Path | None = Field(None, description="File with one API key a line; `#` starts a comment.")
     jwt_jwks_url: str | None = Field(
         None,
@@ -236,13 +236,6 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
-
-    @field_validator("served_model_names", "allowed_hosts", "cors_origins", "api_keys", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part for item in value.split(",") if (part := item.strip()))
-        return value
 
     @property
     def cache_root(self) -> Path:

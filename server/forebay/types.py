@@ -13,8 +13,9 @@ Role = Literal["owner", "admin", "member", "service"]
 Scope = Literal["chat", "completions", "tokens", "models", "usage", "metrics", "admin"]
 """What a route asks of its caller."""
 Priority = Literal["interactive", "batch"]
-CachePolicy = Literal["default", "exact", "off"]
-"""Which answers may come from the cache: as the server does it, to the very same request only, none."""
+CachePolicy = Literal["default", "semantic", "exact", "off"]
+"""Which answers may come from the cache: as the server is set for keys that say nothing, to requests that mean the
+same, to the very same request only, none."""
 Message = Mapping[str, Any]
 
 
@@ -51,8 +52,9 @@ class Caller:
     """Who asks. `tenant` separates prefix caches, limits and bills; `key_id` names the key, never its secret.
 
     `strict`: its unknown fields are refused. `scopes`: the routes it may use, its role and its key taken together.
-    `models`: the names it may use, None for all. `priority`: who goes first where both wait. `gateway`: it may say in a
-    header for whom it asks. `expires_at`: when its key does, Unix milliseconds.
+    `models`: the names it may use, None for all. `priority`: who goes first where both wait.
+    `cache_any_temperature`: it takes a stored answer also where a new one would be drawn by chance. `gateway`: it may
+    say in a header for whom it asks. `expires_at`: when its key does, Unix milliseconds.
     """
 
     tenant: str
@@ -63,6 +65,7 @@ class Caller:
     models: frozenset[str] | None = None
     priority: Priority = "interactive"
     cache_policy: CachePolicy = "default"
+    cache_any_temperature: bool = False
     gateway: bool = False
     key_policy: Policy = Policy()
     tenant_policy: Policy = Policy()

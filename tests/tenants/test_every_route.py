@@ -55,6 +55,7 @@ ADMIN_BODIES = {
     ("PATCH", "/admin/keys/{key_id}"): {"name": "x"},
     ("POST", "/admin/keys/{key_id}/rotate"): {},
     ("PUT", "/admin/tenants/{name}"): {"limits": {}},
+    ("POST", "/admin/cache/purge"): {"tenant": "matrix"},
 }
 
 

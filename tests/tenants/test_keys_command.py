@@ -83,12 +83,13 @@ def test_every_field_has_a_flag(tmp_path: Path) -> None:
     flags = (
         "--tenant acme --name nightly --role service --scopes chat,models --models alpha --rpm 10 --tpm 2000 "
         "--concurrency 3 --queue-share 0.5 --budget 25.50/month --budget 1000000tokens/day/soft --priority batch "
-        "--cache off --no-strict --gateway --expires 90d --json"
+        "--cache off --cache-any-temperature --no-strict --gateway --expires 90d --json"
     )
     made = json.loads(run(tmp_path, "keys", "create", *flags.split()))
     expected: dict[str, Any] = {
         "tenant": "acme", "name": "nightly", "role": "service", "scopes": ["chat", "models"], "models": ["alpha"],
-        "priority": "batch", "cache_policy": "off", "strict": False, "gateway": True, "status": "active",
+        "priority": "batch", "cache_policy": "off", "cache_any_temperature": True, "strict": False,
+        "gateway": True, "status": "active",
         "limits": {
             "requests_per_minute": 10, "tokens_per_minute": 2000, "max_concurrency": 3, "queue_share": 0.5,
             "budgets": [

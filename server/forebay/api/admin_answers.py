@@ -38,6 +38,7 @@ class KeyObject(AnswerBody):
     limits: LimitsBody
     priority: Priority
     cache_policy: CachePolicy
+    cache_any_temperature: bool
     strict: bool | None
     gateway: bool
     created_at: int
@@ -100,6 +101,7 @@ def key_object(key: Key, secret: str | None = None) -> dict[str, Any]:
         "limits": limits_object(fields.policy),
         "priority": fields.priority,
         "cache_policy": fields.cache_policy,
+        "cache_any_temperature": fields.cache_any_temperature,
         "strict": fields.strict,
         "gateway": fields.gateway,
         "created_at": key.created_at // 1000,

@@ -71,6 +71,9 @@ class KeyChanges(AdminBody):
     limits: LimitsBody = LimitsBody()
     priority: Priority = "interactive"
     cache_policy: CachePolicy = "default"
+    cache_any_temperature: bool = Field(
+        False, description="It takes stored answers at any temperature, without a seed."
+    )
     strict: bool | None = Field(None, description="Refuse unknown request fields; null: as the server is set.")
     gateway: bool = Field(False, description="It may say in the trusted header for whom it asks.")
     expires_at: Annotated[int, Field(ge=0, le=2**40)] | None = None
@@ -114,4 +117,12 @@ class TenantBody(AdminBody):
     limits: LimitsBody
 
 
-ADMIN_BODIES = (NewKey, KeyChanges, Rotation, TenantBody)
+class CachePurge(AdminBody):
+    """What goes: all that is of the tenant, of the model, of an epoch before `epoch`, as far as these are given."""
+
+    tenant: ModelName | None = None
+    model: ModelName | None = None
+    epoch: Annotated[int, Field(ge=0, le=MOST)] | None = None
+
+
+ADMIN_BODIES = (NewKey, KeyChanges, Rotation, TenantBody, CachePurge)

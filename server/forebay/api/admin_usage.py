@@ -38,6 +38,7 @@ class ReconciliationAnswer(BaseModel):
     left_unread: int
     billed: RowSums
     uncharged: RowSums
+    hits: RowSums
     recovered: RowSums
     drift: Drift
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from forebay.api.answer_schemas import ChatCompletion
 from forebay.api.answers import chat_body
 from forebay.api.body import note_ignored
+from forebay.api.deps import cache_controls
 from forebay.api.direct import DirectRoute, takes
 from forebay.api.frames import ChatFrames
 from forebay.api.idempotent import idempotent
@@ -45,6 +46,7 @@ async def create_chat_completion(
     record.stream = bool(body.stream)
     check_options(body, max_choices=services.settings.max_choices)
     num_choices = body.n or 1
+    controls = cache_controls(request, services)
 
     async def prepare(engine: Engine) -> Work:
         family = await services.family_of(engine)
@@ -62,12 +64,20 @@ async def create_chat_completion(
         )
         if family is not None and family.hidden_by_skipping(engine.info.special_tokens):
             sampling = replace(sampling, skip_special_tokens=False)
+        ask = None
+        if services.cache is not None and controls is not None:
+            max_tokens = body.max_completion_tokens or body.max_tokens
+            include_reasoning = body.include_reasoning is not False
+            ask = services.cache.ask_chat(
+                chat, sampling, controls, max_tokens=max_tokens, include_reasoning=include_reasoning
+            )
         asked = GenerationRequest(record.request_id, prompt, sampling, num_choices, metadata=record.metadata)
         return Work(
             [asked],
             family,
             include_reasoning=body.include_reasoning is not False,
             can_clamp=body.max_completion_tokens is None and body.max_tokens is None,
+            ask=ask,
         )
 
     generation = await services.pipeline.start(caller, record, num_choices, prepare)

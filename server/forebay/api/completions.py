@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from forebay.api.answer_schemas import Completion
 from forebay.api.answers import completion_body
+from forebay.api.deps import cache_controls
 from forebay.api.direct import DirectRoute, takes
 from forebay.api.frames import CompletionFrames
 from forebay.api.idempotent import idempotent
@@ -46,29 +47,32 @@ async def create_completion(
     num_choices = body.n or 1
     given = list_prompts(body, max_prompts=settings.max_prompts)
     num_sequences = num_choices * len(given)
+    controls = cache_controls(request, services)
 
     async def prepare(engine: Engine) -> Work:
         prompts = [await read_prompt(engine, prompt, echo=bool(body.echo)) for prompt in given]
-        return Work(
-            [
-                GenerationRequest(
-                    f"{record.request_id}-{position}" if len(prompts) > 1 else record.request_id,
-                    prompt,
-                    to_sampling(
-                        body,
-                        engine.info,
-                        num_prompt_tokens=len(prompt.token_ids),
-                        max_tokens=body.max_tokens,
-                        default_max_tokens=DEFAULT_MAX_TOKENS,
-                        num_logprobs=body.logprobs,
-                    ),
-                    num_choices,
-                    metadata=record.metadata,
-                )
-                for position, prompt in enumerate(prompts)
-            ],
-            can_clamp=body.max_tokens is None,
-        )
+        requests = [
+            GenerationRequest(
+                f"{record.request_id}-{position}" if len(prompts) > 1 else record.request_id,
+                prompt,
+                to_sampling(
+                    body,
+                    engine.info,
+                    num_prompt_tokens=len(prompt.token_ids),
+                    max_tokens=body.max_tokens,
+                    default_max_tokens=DEFAULT_MAX_TOKENS,
+                    num_logprobs=body.logprobs,
+                ),
+                num_choices,
+                metadata=record.metadata,
+            )
+            for position, prompt in enumerate(prompts)
+        ]
+        ask = None
+        if services.cache is not None and controls is not None:
+            first = requests[0]
+            ask = services.cache.ask_completion(first.prompt, first.sampling, controls, max_tokens=body.max_tokens)
+        return Work(requests, can_clamp=body.max_tokens is None, ask=ask)
 
     generation = await services.pipeline.start(caller, record, num_sequences, prepare)
     prompts = [asked.prompt for asked in generation.requests]

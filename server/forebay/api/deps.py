@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 
-from forebay.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from forebay.errors import InvalidRequest, NotCached, PermissionDenied, Unauthenticated
 from forebay.exposure import check_host
 from forebay.observe.record import RequestRecord
 from forebay.services import Services
 from forebay.tenants.directory import ANONYMOUS
 from forebay.types import Caller, Scope
 
+if TYPE_CHECKING:
+    from forebay.cache.controls import Controls
+
 MAX_USER_CHARS = 256
+CACHE_CONTROL, OWN_CACHE_CONTROL = b"cache-control", b"x-cache-control"
 
 
 async def get_services(request: Request) -> Services:
@@ -98,6 +102,24 @@ async def get_scraper(request: Request, services: ServicesDep, record: RecordDep
         _check_stranger(request, services)
     else:
         await may("metrics")(request, services, record)
+
+
+def cache_controls(request: Request, services: Services) -> Controls | None:
+    """What the request wants of the cache; None where there is none. Raises `InvalidRequest`, and `NotCached` for one
+    that wants a stored answer of a server that stores none."""
+    head: Mapping[bytes, bytes] = request.scope["state"]["head"]
+    if CACHE_CONTROL in head or OWN_CACHE_CONTROL in head:
+        from forebay.cache.controls import read_controls
+
+        own, standard = (
+            ",".join(request.headers.getlist(name.decode())) if name in head else None
+            for name in (OWN_CACHE_CONTROL, CACHE_CONTROL)
+        )
+        controls = read_controls(own, standard)
+        if services.cache is None and controls.only_if_cached:
+            raise NotCached("This server stores no answers, and the request asks for a stored one (only-if-cached).")
+        return None if services.cache is None else controls
+    return None if services.cache is None else services.cache.no_controls
 
 
 def _is_open(services: Services) -> bool:

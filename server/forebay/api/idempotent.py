@@ -128,7 +128,8 @@ class _Producer:
             record.ended = time.perf_counter()
             if record.status is None and record.outcome == "ok":
                 record.outcome = "failed"
-            self._services.observe(record)
+            if not record.told_elsewhere:
+                self._services.observe(record)
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from forebay.failpoints import failpoint
-from forebay.ledger.rows import EngineUse, Entry
+from forebay.ledger.rows import CacheKind, EngineUse, Entry
 from forebay.ledger.tally import Stream, Tally
 from forebay.ledger.writes import LedgerWrites, Posting
 from forebay.stores.group_commit import GroupCommit
@@ -23,11 +23,13 @@ ASK_AFTER = 8
 Outcome = Literal["complete", "client_gone", "failed"]
 
 
-Cost = Callable[[Usage, int], int]
+Cost = Callable[[Usage, int, CacheKind | None], int]
 """Of a usage and microseconds of engine time."""
 
 OnSettled = Callable[[int, int], None]
 """Told tokens and cost, once."""
+
+NOTHING = Usage(0, 0)
 
 
 class Account:
@@ -50,6 +52,7 @@ class Account:
         "_threshold",
         "_writer",
         "_writes",
+        "cache_kind",
         "opened",
         "settled",
         "streams",
@@ -65,9 +68,11 @@ class Account:
         tally: Tally,
         *,
         strict: bool,
+        covered: int = 0,
         keep_settlement: Callable[[Posting], None] | None = None,
     ) -> None:
-        """`keep_settlement` is given a complete answer's settlement, to write it later (`Ledger.settle_with`)."""
+        """`covered`: tokens of which a checkpoint becomes durable with the reservation. `keep_settlement` is given a
+        complete answer's settlement, to write it later (`Ledger.settle_with`)."""
         self._held = held
         self._cost = cost
         self._writer = writer
@@ -76,13 +81,15 @@ class Account:
         self._tally = tally
         self._keep_settlement = keep_settlement
         self._allowance = 0 if strict else ALLOWANCE
-        self._threshold = 1 if strict else ASK_AFTER
+        self._threshold = covered + (1 if strict else ASK_AFTER)
         self._delivered = 0
-        self._durable = 0
+        self._durable = covered
         self._asked: int | None = None
         self._moved: asyncio.Future[BaseException | None] | None = None
         self.opened = time.monotonic()
         self.settled = False
+        self.cache_kind = held.cache_kind
+        """What it is settled as."""
         self.streams: Sequence[Stream] = ()
         """Where the engine's work for it is counted."""
 
@@ -141,31 +148,35 @@ class Account:
         finish_reason: str | None = None,
         use: EngineUse | None = None,
     ) -> None:
-        """`billed` is what the client pays for, `generated` what the engine has done for it."""
+        """`billed` is what the client pays for, `generated` what the engine has done for it: of an answer from the
+        cache nothing, or what it did in vain before."""
         if self.settled:
             return
         self.settled = True
         use = use or EngineUse()
         engine_us = use.prefill_us + use.decode_us
         now = time.time_ns() // 1_000_000
-        cost = self._cost(billed, engine_us) if billed.total_tokens else 0
-        row = self._held.settled(now, outcome, finish_reason, billed, cost, use)
+        kind = self.cache_kind
+        cost = self._cost(billed, engine_us, kind) if billed.total_tokens else 0
+        row = self._held.settled(now, outcome, finish_reason, billed, cost, kind, use)
+        charged = billed if kind is None else NOTHING
         free = None
-        if generated is not billed and generated != billed:
+        if generated is not charged and generated != charged:
             free = row._replace(
                 kind="uncharged",
-                prompt_tokens=generated.prompt_tokens - billed.prompt_tokens,
-                cached_tokens=generated.cached_tokens - billed.cached_tokens,
-                completion_tokens=generated.completion_tokens - billed.completion_tokens,
-                reasoning_tokens=generated.reasoning_tokens - billed.reasoning_tokens,
+                prompt_tokens=generated.prompt_tokens - charged.prompt_tokens,
+                cached_tokens=generated.cached_tokens - charged.cached_tokens,
+                completion_tokens=generated.completion_tokens - charged.completion_tokens,
+                reasoning_tokens=generated.reasoning_tokens - charged.reasoning_tokens,
                 cost=0,
+                cache_kind=None,
             )
         failpoint("settling")
         if outcome == "complete" and self._keep_settlement is not None:
             self._keep_settlement(Posting(row, free))
         else:
             self._writer.put(self._writes.post, Posting(row, free), kept=True)
-        self._tally.settled(generated, self.streams, complete=outcome == "complete")
+        self._tally.settled(generated, self.streams, complete=outcome == "complete" and kind is None)
         self._on_settled(billed.total_tokens, row.cost)
 
     def void(self) -> None:
@@ -176,4 +187,4 @@ class Account:
     def abandon(self) -> None:
         """Settles what nobody else will: as failed, at what was covered."""
         usage = Usage(self._held.prompt_tokens if self._delivered else 0, self._delivered)
-        self.settle("failed", usage, usage)
+        self.settle("failed", usage, usage if self.cache_kind is None else NOTHING)

@@ -13,10 +13,10 @@ import structlog
 
 from forebay.errors import ConfigurationError, StorageUnavailable
 from forebay.failpoints import failpoint
-from forebay.ledger.account import Account, OnSettled
+from forebay.ledger.account import NOTHING, Account, OnSettled
 from forebay.ledger.prices import Price, PriceTable
 from forebay.ledger.retention import drop_months
-from forebay.ledger.rows import Entry
+from forebay.ledger.rows import CacheKind, Entry
 from forebay.ledger.sweep import sweep
 from forebay.ledger.tally import Stream, Tally
 from forebay.ledger.writes import Also, LedgerWrites, Posting, tail
@@ -117,11 +117,14 @@ class Ledger:
         completion_tokens: int,
         cost: int,
         on_settled: OnSettled,
+        cache_kind: CacheKind | None = None,
+        covered: int = 0,
     ) -> Account:
         """Holds the most that the request may come to; durable when it returns.
 
         `at`: Unix milliseconds, whose day's budgets pay. `on_settled` is told tokens and micro-units of money in the
-        end, in any case. Raises `StorageUnavailable`.
+        end, in any case. `covered`: completion tokens that are known to leave, so that they are durable with it.
+        Raises `StorageUnavailable`.
         """
         assert record.model is not None
         price = self.price_of(record.model)
@@ -132,13 +135,17 @@ class Ledger:
         held = Entry(
             record.request_id, "reserve", at, at, caller.tenant, caller.key_id, record.user, record.model, None,
             record.route, record.stream, "open", None, prompt_tokens, 0, completion_tokens, 0, cost, price_version,
-            None, None, None, None, record.client_request_id, record.retry_count, record.safety_identifier, metadata,
-            False,
+            cache_kind, None, None, None, record.client_request_id, record.retry_count, record.safety_identifier,
+            metadata, False,
         )
         # fmt: on
 
-        def cost_of(usage: Usage, engine_us: int) -> int:
-            return engine_us if price is None else price.cost(usage)
+        def cost_of(usage: Usage, engine_us: int, kind: CacheKind | None) -> int:
+            if price is None:
+                return engine_us
+            return (
+                price.cost(usage) if kind is None else price.cost_of_hit(usage.prompt_tokens, usage.completion_tokens)
+            )
 
         def settled(num_tokens: int, cost: int) -> None:
             self._open.pop(held.request_id, None)
@@ -153,11 +160,14 @@ class Ledger:
             settled,
             self.tally,
             strict=self._strict,
+            covered=covered,
             keep_settlement=record.keep_settlement,
         )
         self._open[held.request_id] = account
         failpoint("reserving")
         try:
+            if covered:
+                writer.put(self._writes.checkpoint, (held.request_id, covered))  # goes along with the reservation
             await writer.write(self._writes.post, Posting(held))
         except StorageUnavailable:
             account.void()
@@ -220,9 +230,6 @@ class Ledger:
             self._writes.put_head(connection, seq, segment, head, at, closes_segment=False)
 
 
-NOTHING = Usage(0, 0)
-
-
 def _remember(connection: sqlite3.Connection, prices: PriceTable) -> None:
     """Rows name the table they were priced by, so a version means one table for ever."""
     text = orjson.dumps(prices.model_dump(), option=orjson.OPT_SORT_KEYS).decode()
@@ -242,4 +249,8 @@ def _swept_cost(connection: sqlite3.Connection, held: Entry, usage: Usage) -> in
     row = connection.execute("SELECT prices FROM price_tables WHERE version = ?", (held.price_version,)).fetchone()
     price = PriceTable.model_validate_json(row[0]).of(held.model)
     assert price is not None
-    return price.cost(usage)
+    return (
+        price.cost(usage)
+        if held.cache_kind is None
+        else price.cost_of_hit(usage.prompt_tokens, usage.completion_tokens)
+    )

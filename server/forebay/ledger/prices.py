@@ -43,6 +43,14 @@ class Price(BaseModel):
         )
         return -(-total // PER)
 
+    def cost_of_hit(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """Of an answer from the cache."""
+        return -(-(prompt_tokens + completion_tokens) * self.cache_hit // PER)
+
+    def dearest(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """The most that so many tokens may come to, generated or from the cache."""
+        return max(self.most(prompt_tokens, completion_tokens), self.cost_of_hit(prompt_tokens, completion_tokens))
+
     def most(self, prompt_tokens: int, completion_tokens: int) -> int:
         """The most that so many tokens may come to, whatever their kinds turn out to be."""
         total = prompt_tokens * max(self.prompt, self.cached or 0)

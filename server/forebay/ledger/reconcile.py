@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Literal
 
 import structlog
 
 from forebay.errors import StorageUnavailable
 from forebay.ledger.ledger import Ledger
-from forebay.ledger.rows import Kind
 from forebay.ledger.tally import add, work_of
 from forebay.stores.database import Database
 from forebay.stores.sqlite import open_for_reading, storage_errors
@@ -27,8 +27,13 @@ REFRESH_S = 2.0
 """What a scrape waits for it."""
 
 SUMS = "count(*), sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens)"
-NEW_ROWS = f"SELECT kind, {SUMS} FROM entries WHERE seq > ? AND kind <> 'reserve' GROUP BY kind"  # noqa: S608 - ours
-LAST_ROWS = f"SELECT {SUMS} FROM (SELECT * FROM entries ORDER BY seq DESC LIMIT ?)"  # noqa: S608 - ours
+KIND = "CASE WHEN cache_kind IS NULL THEN kind ELSE 'hit' END"
+NEW_ROWS = f"SELECT {KIND}, {SUMS} FROM entries WHERE seq > ? AND kind <> 'reserve' GROUP BY 1"  # noqa: S608 - ours
+LAST_ROWS = f"""
+SELECT {SUMS} FROM (SELECT * FROM entries ORDER BY seq DESC LIMIT ?) WHERE cache_kind IS NULL
+"""  # noqa: S608 - ours
+
+Counted = Literal["settle", "uncharged", "hit"]
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +54,8 @@ class Reconciled:
 
     `engine`: its counters. `settled`, `in_flight`: its work for requests that are settled and that are not. `left`:
     what it did for a request after that was cut short and settled. `read_again` and `left_unread`: prompt tokens that
-    it read more than once, or not at all (`ledger/tally.py`). `recovered`: rows of the sweep, whose tokens an earlier
+    it read more than once, or not at all (`ledger/tally.py`). `hits`: rows of answers from the cache, for which no
+    engine did anything. `recovered`: rows of the sweep, whose tokens an earlier
     process's engine generated. `drift`, by `prompt` and `generated`: what the engine has and the ledger has not; 0
     unless tokens were lost, doubled or invented.
     """
@@ -63,6 +69,7 @@ class Reconciled:
     left_unread: int
     billed: RowSums
     uncharged: RowSums
+    hits: RowSums
     recovered: RowSums
     drift: Mapping[str, int]
 
@@ -76,7 +83,7 @@ class Reconciliation:
         self._ledger = ledger
         self._counted = counted
         self._lock = asyncio.Lock()
-        self._rows: dict[Kind, RowSums] = {"settle": RowSums(), "uncharged": RowSums()}
+        self._rows: dict[Counted, RowSums] = {"settle": RowSums(), "uncharged": RowSums(), "hit": RowSums()}
         self._recovered = RowSums()
         self._read_due = float("inf")
         self._background: asyncio.Task[None] | None = None
@@ -138,6 +145,7 @@ class Reconciliation:
             left_unread=left_unread,
             billed=self._rows["settle"],
             uncharged=self._rows["uncharged"],
+            hits=self._rows["hit"],
             recovered=self._recovered,
             drift={"prompt": prompt + missing_prompt, "generated": generated + missing_completion},
         )
@@ -163,7 +171,7 @@ class Reconciliation:
         return tally.prompt_tokens - tally.cached_tokens, tally.completion_tokens
 
     def _recorded(self) -> tuple[int, int]:
-        kinds = self._rows.values()
+        kinds = self._rows["settle"], self._rows["uncharged"]
         return (
             sum(rows.prompt_tokens - rows.cached_tokens for rows in kinds),
             sum(rows.completion_tokens for rows in kinds),
@@ -184,7 +192,7 @@ class Reconciliation:
             )
 
 
-def _sums_after(connection: sqlite3.Connection, seq: int) -> dict[Kind, RowSums]:
+def _sums_after(connection: sqlite3.Connection, seq: int) -> dict[Counted, RowSums]:
     return {kind: RowSums(*sums) for kind, *sums in connection.execute(NEW_ROWS, (seq,))}
 
 

@@ -19,6 +19,8 @@ class EngineUse:
 
 
 Kind = Literal["reserve", "settle", "uncharged"]
+CacheKind = Literal["exact", "joined"]
+"""Who generated what a request got: another one earlier, or another one meanwhile."""
 
 
 class Entry(NamedTuple):
@@ -28,7 +30,9 @@ class Entry(NamedTuple):
     `uncharged` row what the engine generated beyond that. `at` and `reserved_at` are Unix milliseconds; windows of
     budgets and usage go by `reserved_at`. Cached tokens are part of the prompt's, reasoning tokens of the completion's.
     `cost` is in micro-units of money under the price table `price_version`; without one it is engine time, prefill and
-    decoding, in microseconds. `recovered`: settled by the sweep, at the last checkpoint.
+    decoding, in microseconds. `cache_kind`: the answer is not of the request's own generating, its tokens are the
+    original's, and its price is that of the cache; of a reservation: so it seemed then. `recovered`: settled by the
+    sweep, at the last checkpoint.
     """
 
     request_id: str
@@ -50,7 +54,7 @@ class Entry(NamedTuple):
     reasoning_tokens: int
     cost: int
     price_version: str | None
-    cache_kind: str | None
+    cache_kind: CacheKind | None
     queue_us: int | None
     prefill_us: int | None
     decode_us: int | None
@@ -61,14 +65,21 @@ class Entry(NamedTuple):
     recovered: bool
 
     def settled(
-        self, at: int, outcome: str, finish_reason: str | None, billed: Usage, cost: int, use: EngineUse
+        self,
+        at: int,
+        outcome: str,
+        finish_reason: str | None,
+        billed: Usage,
+        cost: int,
+        cache_kind: CacheKind | None,
+        use: EngineUse,
     ) -> Entry:
         """What a reservation came to. By place, because `_replace` takes twice as long."""
         # fmt: off
         return Entry(
             self.request_id, "settle", at, self.reserved_at, self.tenant, self.key_id, self.user_id, self.model,
             self.adapter, self.route, self.streamed, outcome, finish_reason, billed.prompt_tokens, billed.cached_tokens,
-            billed.completion_tokens, billed.reasoning_tokens, cost, self.price_version, self.cache_kind, use.queue_us,
+            billed.completion_tokens, billed.reasoning_tokens, cost, self.price_version, cache_kind, use.queue_us,
             use.prefill_us, use.decode_us, self.client_request_id, self.retry_count, self.safety_identifier,
             self.metadata, self.recovered,
         )

@@ -85,6 +85,7 @@ def log_request(record: RequestRecord) -> None:
         "reasoning": usage and usage.reasoning_tokens,
         "uncharged_tokens": record.uncharged_tokens or None,
         "finish_reason": record.finish_reason,
+        "cache": record.cache,
     }
     known = {name: value for name, value in fields.items() if value is not None}
     for name, seconds in (

@@ -15,6 +15,8 @@ SCRAPES = frozenset({"/metrics", "/stats"})
 """Routes that are asked every few seconds, by machines."""
 
 Outcome = Literal["ok", "refused", "failed", "timeout", "client_gone"]
+CacheOutcome = Literal["hit", "joined", "miss", "bypass"]
+"""What the cache had: the answer; one that was being generated; nothing; or it was not asked."""
 
 
 @dataclass(slots=True)
@@ -50,6 +52,7 @@ class RequestRecord:
     usage: Usage | None = None
     uncharged_tokens: int = 0
     finish_reason: str | None = None
+    cache: CacheOutcome | None = None
     queue_s: float | None = None
     prefill_s: float | None = None
     decode_s: float | None = None

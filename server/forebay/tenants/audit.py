@@ -11,7 +11,17 @@ from typing import Any, Literal
 import orjson
 
 Via = Literal["cli", "api"]
-Act = Literal["key.create", "key.change", "key.rotate", "key.revoke", "tenant.set", "data.restore", "replica.forget"]
+Act = Literal[
+    "key.create",
+    "key.change",
+    "key.rotate",
+    "key.revoke",
+    "tenant.set",
+    "data.restore",
+    "replica.forget",
+    "cache.delete",
+    "cache.purge",
+]
 
 
 @dataclass(frozen=True, slots=True)

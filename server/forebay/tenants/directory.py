@@ -142,6 +142,7 @@ class Directory:
             models=None if fields.models is None else frozenset(fields.models),
             priority=fields.priority,
             cache_policy=fields.cache_policy,
+            cache_any_temperature=fields.cache_any_temperature,
             gateway=fields.gateway,
             key_policy=fields.policy,
             tenant_policy=self._policies.get(key.tenant, UNLIMITED),

@@ -33,6 +33,7 @@ class KeyFields:
     policy: Policy = UNLIMITED
     priority: Priority = "interactive"
     cache_policy: CachePolicy = "default"
+    cache_any_temperature: bool = False
     strict: bool | None = None
     gateway: bool = False
     expires_at: int | None = None

@@ -27,6 +27,14 @@ class RedisUnavailable(ForebayError):
         self.lost = lost
 
 
+class Script:
+    """In Lua. Redis knows it by its digest, once it was sent."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode()).hexdigest()  # noqa: S324 - Redis names scripts by it
+
+
 class RedisLink:
     """One connection, made when it is needed. Lives on one event loop."""
 
@@ -36,23 +44,26 @@ class RedisLink:
         self._prefix = prefix
         self._timeout_s = timeout_s
         folder = Path(__file__).parent
-        self._script = "\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in PARTS)
-        self._sha = hashlib.sha1(self._script.encode()).hexdigest()  # noqa: S324 - Redis names scripts by it
+        self._script = Script("\n".join((folder / f"{part}.lua").read_text(encoding="utf-8") for part in PARTS))
 
     def name(self, key: str) -> str:
         """Of a key, with the prefix."""
         return self._prefix + key
 
     async def exchange(self, payload: bytes) -> Any:
-        """What the script answers to this JSON. Raises `RedisUnavailable`."""
+        """What the script of limits and budgets answers to this JSON. Raises `RedisUnavailable`."""
+        return await self.run(self._script, "", payload)
+
+    async def run(self, script: Script, key: str, *arguments: bytes | str | int) -> Any:
+        """What a script answers; its one key is this, with the prefix. Raises `RedisUnavailable`."""
         from redis.exceptions import NoScriptError
 
         with redis_errors():
             async with asyncio.timeout(self._timeout_s):
                 try:
-                    return await self._redis.evalsha(self._sha, 1, self._prefix, payload)
+                    return await self._redis.evalsha(script.sha, 1, self._prefix + key, *arguments)
                 except NoScriptError:  # a new Redis, or SCRIPT FLUSH
-                    return await self._redis.eval(self._script, 1, self._prefix, payload)
+                    return await self._redis.eval(script.text, 1, self._prefix + key, *arguments)
 
     async def call(self, *command: bytes | str | int) -> Any:
         """Any other command. Raises `RedisUnavailable`."""

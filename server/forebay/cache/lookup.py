@@ -1,0 +1,236 @@
+"""The pipeline's step between reading a request and reserving for it: an answer, a place in a flight, or neither."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+
+from forebay.cache.controls import NO_CONTROLS, Controls
+from forebay.cache.entries import Entry, Seal, expiry
+from forebay.cache.flight import FlightReader, Flights, Start
+from forebay.cache.policy import Access, Asked, CacheRules, Reason, may_be_stored
+from forebay.cache.scope import Keys, Question, ScopeKeys, chat_question, completion_question, model_of
+from forebay.cache.stores.auto import now_ms
+from forebay.cache.stores.tiered import TieredStore
+from forebay.engines.base import EngineInfo
+from forebay.errors import NotCached
+from forebay.observe.record import CacheOutcome, RequestRecord
+from forebay.types import Caller, Chat, Delta, GenerationRequest, Prompt, Sampling, Usage
+from forebay.values import value
+
+TOUCH_MS = 60_000
+MAX_TOUCHED = 4096
+"""How often the store is told that an entry is in use, and of how many that is known."""
+
+X_CACHE: dict[CacheOutcome, bytes] = {"hit": b"hit", "joined": b"coalesced", "miss": b"miss", "bypass": b"bypass"}
+
+
+Tell = Callable[[RequestRecord], None]
+
+
+def _tell_nobody(record: RequestRecord) -> None:
+    pass
+
+
+@value
+class Ask:
+    """What a request asks of the cache. `question` None: there is nothing to match."""
+
+    question: Question | None
+    controls: Controls
+
+
+@value
+class Hit:
+    """A stored answer."""
+
+    cache: Cache
+    entry: Entry
+    access: Access
+
+    def note(self, record: RequestRecord) -> None:
+        self.cache.note(record, "hit", self.access, self.entry.id)
+        age_s = max(0, (now_ms() - self.entry.created_at) // 1000)
+        record.answer_headers.append((b"age", b"%d" % age_s))
+
+
+@value
+class Place:
+    """Where a request may begin what others read, or read what another has begun."""
+
+    cache: Cache
+    caller: Caller
+    model: str
+    keys: Keys
+    flight: Hashable
+    access: Access
+    num_prompt_tokens: int
+
+    @property
+    def is_taken(self) -> bool:
+        return self.flight in self.cache.flights
+
+    def join(self, start: Start) -> FlightReader:
+        return self.cache.flights.join(self.flight, start, keep=None if self.access.stores == "off" else self._keep)
+
+    def note(self, record: RequestRecord, outcome: CacheOutcome) -> None:
+        """What became of it; one that is not looked up is bypassed, whatever is stored of it."""
+        if outcome == "miss" and self.access.reads == "off":
+            outcome = "bypass"
+        self.cache.note(record, outcome, self.access, self.keys.exact)
+
+    def _keep(self, deltas: Sequence[Delta]) -> None:
+        usage = Usage(
+            self.num_prompt_tokens,
+            sum([len(delta.token_ids) for delta in deltas]),
+            deltas[0].num_cached_tokens,
+            sum([delta.num_reasoning_tokens for delta in deltas]),
+        )
+        finish_reason = deltas[-1].finish_reason
+        if finish_reason is not None and may_be_stored(finish_reason, num_tokens=usage.completion_tokens):
+            keys, created_at = self.keys, now_ms()
+            self.cache.store_answer(
+                Entry(
+                    keys.exact,
+                    keys.scope,
+                    "",  # nobody reads it: of a question that is only known again its key is enough
+                    self.caller.tenant,
+                    self.model,
+                    self.cache.keys.epoch,
+                    created_at,
+                    expiry(created_at, self.cache.ttl_s),
+                    tuple(deltas),
+                    usage,
+                    finish_reason,
+                )
+            )
+
+
+class Cache:
+    """Lives on one event loop: `begin`, then `look_up` for each request, then `close`."""
+
+    def __init__(self, store: TieredStore, keys: ScopeKeys, rules: CacheRules, seal: Seal, *, ttl_s: float) -> None:
+        self.store = store
+        self.keys = keys
+        self.rules = rules
+        self.ttl_s = ttl_s
+        self.seal = seal
+        self.flights = Flights()
+        self.lookups: Counter[tuple[str, CacheOutcome]] = Counter()
+        self.bypasses: Counter[Reason] = Counter()
+        self.num_stored = 0
+        self.num_too_large = 0
+        self._touched: dict[str, int] = {}
+        self.tell: Tell = _tell_nobody
+        """Logs and counts a request that outlasts its client."""
+
+    no_controls = NO_CONTROLS
+
+    @staticmethod
+    def ask_chat(
+        chat: Chat, sampling: Sampling, controls: Controls, *, max_tokens: int | None, include_reasoning: bool
+    ) -> Ask:
+        """`max_tokens`: what the client asked for, if anything."""
+        return Ask(chat_question(chat, sampling, max_tokens=max_tokens, include_reasoning=include_reasoning), controls)
+
+    @staticmethod
+    def ask_completion(prompt: Prompt, sampling: Sampling, controls: Controls, *, max_tokens: int | None) -> Ask:
+        return Ask(completion_question(prompt, sampling, max_tokens=max_tokens), controls)
+
+    def begin(self, tell: Tell) -> None:
+        """On the running loop."""
+        self.tell = tell
+        self.store.begin()
+
+    async def close(self) -> None:
+        await self.flights.close()
+        await self.store.close()
+
+    async def look_up(
+        self,
+        caller: Caller,
+        record: RequestRecord,
+        ask: Ask,
+        requests: Sequence[GenerationRequest],
+        info: EngineInfo,
+        family: str | None,
+    ) -> Hit | Place | None:
+        """The stored answer, or where it may be shared and stored, or None: the request is by itself.
+
+        Raises `NotCached` where nothing but a stored answer was asked for.
+        """
+        request, question = requests[0], ask.question
+        asked = Asked(
+            None if question is None else question.text,
+            request.sampling,
+            num_choices=request.num_choices,
+            num_prompts=len(requests),
+        )
+        access = self.rules.access(caller, ask.controls, asked)
+        if question is None or access.reads == access.stores == "off":
+            self.note(record, "bypass", access)
+            if access.only_if_cached:
+                raise not_cached()
+            return None
+        keys = self.keys.of(caller.tenant, model_of(info, family=family), question)
+        num_prompt_tokens = len(request.prompt.token_ids)
+        # Prompts that differ in spaces are one question, and have not the same number of tokens.
+        flight: Hashable = (keys.exact, num_prompt_tokens, request.sampling.max_tokens) if access.can_join else object()
+        looks = access.reads != "off" and flight not in self.flights
+        if looks and (entry := await self._find(keys, access)) is not None:
+            self._touch(entry)
+            return Hit(self, entry, access)
+        if access.only_if_cached:
+            self.note(record, "miss", access)
+            raise not_cached()
+        if access.stores == "off":
+            self.note(record, "miss", access)
+            return None
+        return Place(self, caller, info.model_id, keys, flight, access, num_prompt_tokens)
+
+    async def _find(self, keys: Keys, access: Access) -> Entry | None:
+        sealed = self.store.find(keys.exact)
+        if sealed is None:
+            # Another request may have stored one while this one waited.
+            sealed = await self.store.get(keys.exact) or self.store.find(keys.exact)
+        if sealed is None:
+            return None
+        if access.max_age_s is not None and now_ms() - sealed.created_at > access.max_age_s * 1000:
+            return None
+        entry = self.seal.open(sealed)
+        if entry is None or entry.scope != keys.scope:
+            self.store.discard(sealed)
+            return None
+        return entry
+
+    def _touch(self, entry: Entry) -> None:
+        now = now_ms()
+        if now - self._touched.get(entry.id, 0) >= TOUCH_MS:
+            if len(self._touched) >= MAX_TOUCHED:
+                self._touched.clear()
+            self._touched[entry.id] = now
+            self.store.touch(entry.id)
+
+    def store_answer(self, entry: Entry) -> None:
+        sealed = self.seal.close(entry)
+        if sealed is None:
+            self.num_too_large += 1
+        else:
+            self.num_stored += 1
+            self.store.put(sealed)
+
+    def note(self, record: RequestRecord, outcome: CacheOutcome, access: Access, entry_id: str | None = None) -> None:
+        """What came of it: in the record, in the answer's headers, in the counters."""
+        record.cache = outcome
+        self.lookups["exact", outcome] += 1
+        headers = record.answer_headers
+        headers.append((b"x-cache", X_CACHE[outcome]))
+        if entry_id is not None:
+            headers.append((b"x-cache-id", entry_id.encode()))
+        if access.reads == "off" and access.reason is not None:
+            self.bypasses[access.reason] += 1
+            headers.append((b"x-cache-reason", access.reason.encode()))
+
+
+def not_cached() -> NotCached:
+    return NotCached("There is no stored answer to this request, and it asks for nothing else (only-if-cached).")

@@ -1,0 +1,151 @@
+"""Two keys of a question: its scope, inside which alone an answer may be looked for, and the very same question."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import date
+from functools import lru_cache
+from typing import Any
+
+from forebay.engines.base import EngineInfo
+from forebay.types import Chat, Prompt, Sampling
+
+FORMAT = 1
+"""Of what keys are made from. A new one leaves everything behind that was stored under an older."""
+
+KEY_CHARS = 32
+"""HMAC-SHA256 cut to 128 bits (RFC 2104, 5), in hexadecimal."""
+
+_UNSCOPED = frozenset({"max_tokens", "num_logprobs"})
+"""Of `Sampling`: the first is what the prompt leaves of the context where the client sets none, so what was asked for
+stands in its place; answers with the second are never stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a client asks for. `text` is what may be matched; `rest` is all else that its answer depends on, as
+    canonical JSON."""
+
+    text: str
+    rest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """`scope`: same tenant or sharing group, model, earlier turns, parameters, epoch. `exact`: the same text, too."""
+
+    scope: str
+    exact: str
+
+
+def chat_question(
+    chat: Chat, sampling: Sampling, *, max_tokens: int | None, include_reasoning: bool = True
+) -> Question | None:
+    """Of canonical messages (`chat.messages.to_chat`): the text is the last one's, the user's; None where it is not.
+
+    `max_tokens`: what the client asked for, if anything. What begins the answer already is no question, either.
+    """
+    last = chat.messages[-1]
+    if last["role"] != "user" or chat.continue_final_message:
+        return None
+    rest = {
+        "route": "chat",
+        "earlier": chat.messages[:-1],
+        "last": {key: value for key, value in last.items() if key != "content"},
+        "add_generation_prompt": chat.add_generation_prompt,
+        "template_kwargs": dict(chat.template_kwargs),
+        "include_reasoning": include_reasoning,
+        "sampling": _parameters(sampling, max_tokens),
+    }
+    return Question(_plain(last["content"]), _canonical(rest))
+
+
+def completion_question(prompt: Prompt, sampling: Sampling, *, max_tokens: int | None) -> Question | None:
+    """Of a prompt given as text; None for one given as token ids.
+
+    The model goes on where the text stops, so spaces at its ends count.
+    """
+    if prompt.text is None:
+        return None
+    rest = {"route": "completion", "sampling": _parameters(sampling, max_tokens)}
+    return Question(unicodedata.normalize("NFC", prompt.text), _canonical(rest))
+
+
+def model_of(info: EngineInfo, *, adapter: str | None = None, family: str | None = None) -> str:
+    """What answers, as canonical JSON: model, revision, adapter, template and the reasoning family that splits answers.
+
+    A template that asks for the date puts it into every prompt, so then the day is a part.
+    """
+    template = info.chat_template or ""
+    day = date.today().isoformat() if "strftime_now" in template else None
+    return _canonical([info.model_id, info.revision, adapter, _digest(template), family, day])
+
+
+class ScopeKeys:
+    """Makes keys. They cannot be guessed without the secret, nor one tenant's from another's."""
+
+    def __init__(
+        self, secret: bytes, *, epoch: int = 0, groups: Mapping[str, str] | None = None, embedder: str = ""
+    ) -> None:
+        """`groups`: of each tenant that shares, the name of the group whose answers it shares. `embedder`: what makes
+        the vectors that are compared in a scope; another one's are in another. The exact key does not depend on it."""
+        self._scope_secret = derived(secret, "scope")
+        self._exact_secret = derived(secret, "exact")
+        self._groups = groups or {}
+        self._embedder = embedder
+        self.epoch = epoch
+
+    def of(self, tenant: str, model: str, question: Question) -> Keys:
+        """`model` as `model_of` has it."""
+        group = self._groups.get(tenant)
+        owner = ["tenant", tenant] if group is None else ["group", group]
+        asked = _mac(self._scope_secret, _canonical([FORMAT, self.epoch, owner, model, question.rest]).encode())
+        # Of fixed length in front, so nothing else makes the same messages.
+        scope = _mac(self._scope_secret, f"{asked}{self._embedder}".encode())
+        return Keys(scope, _mac(self._exact_secret, asked.encode() + question.text.encode("utf-8", "surrogatepass")))
+
+
+def derived(secret: bytes, purpose: str) -> bytes:
+    """A secret of the cache's own for one purpose, from the server's."""
+    return hmac.new(secret, f"forebay cache {purpose}".encode(), hashlib.sha256).digest()
+
+
+def _mac(secret: bytes, message: bytes) -> str:
+    return hmac.new(secret, message, hashlib.sha256).hexdigest()[:KEY_CHARS]
+
+
+def _parameters(sampling: Sampling, max_tokens: int | None) -> dict[str, Any]:
+    """Every field, also one that will be added later. A greedy choice depends on nothing that shapes chance."""
+    if sampling.greedy:
+        sampling = replace(sampling, seed=None, top_p=1.0, top_k=None, min_p=0.0)
+    known = {field.name: getattr(sampling, field.name) for field in fields(sampling) if field.name not in _UNSCOPED}
+    return {**known, "logit_bias": dict(sampling.logit_bias), "max_tokens": max_tokens}
+
+
+def _plain(text: str) -> str:
+    """Unicode's NFC, without spaces at the ends: the same characters for a reader, whichever keyboard wrote them.
+
+    Nothing else: case, spaces inside, punctuation and compatibility characters tell questions apart (`US` and `us`,
+    Python's indentation, `x²` and `x2`). The first line of several keeps its indentation, which the others relate to.
+    """
+    text = unicodedata.normalize("NFC", text).rstrip()
+    stripped = text.lstrip()
+    if "\n" not in stripped:
+        return stripped
+    begin = len(text) - len(stripped)
+    return text[text.rfind("\n", 0, begin) + 1 :]
+
+
+def _canonical(value: Any) -> str:
+    """One text for equal values. Not orjson: it writes NaN as null and refuses integers of more than 64 bits."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=dict)
+
+
+@lru_cache(maxsize=8)
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

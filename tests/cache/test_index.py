@@ -1,0 +1,86 @@
+"""The nearest of a scope, and what the index holds."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forebay.cache.index import FIRST_ROWS, MAX_ROWS, Index
+from support.entries import DIM, chance_embedding, embedding
+
+
+def vectors(num: int, seed: int = 0) -> dict[str, bytes]:
+    rng = random.Random(seed)
+    return {str(i): chance_embedding(rng) for i in range(num)}
+
+
+def brute(held: dict[str, bytes], query: bytes, k: int) -> list[str]:
+    """By the definition."""
+    wanted = np.frombuffer(query, "<f4")
+    return sorted(held, key=lambda name: -float(np.frombuffer(held[name], "<f4") @ wanted))[:k]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 3 * FIRST_ROWS), st.integers(1, 8))
+def test_the_nearest_are_found_whatever_came_and_went(seed: int, num: int, k: int) -> None:
+    """As a search by the definition finds them, while rows are added, replaced and removed."""
+    rng = random.Random(seed)
+    index, held = Index(), {}
+    for step in range(3 * num):
+        name = str(rng.randrange(num))
+        if rng.random() < 0.4:
+            index.remove("s", name)
+            held.pop(name, None)
+        else:
+            held[name] = chance_embedding(rng)
+            index.add("s", [(name, held[name])])
+        query = chance_embedding(rng)
+        assert [found for found, _ in index.nearest("s", query, k)] == brute(held, query, k), step
+    assert ("s" in index) == bool(held)
+
+
+def test_growing_copies_nothing() -> None:
+    """Rows stay where they are while blocks are added, and what is allocated is at most twice what is filled."""
+    index = Index()
+    index.add("s", vectors(FIRST_ROWS).items())
+    first = index._scopes["s"]._blocks[0]
+    index.add("s", vectors(3 * MAX_ROWS).items())
+    blocks = index._scopes["s"]._blocks
+    assert blocks[0] is first
+    assert max(len(block) for block in blocks) == MAX_ROWS
+    assert sum(map(len, blocks)) <= 2 * 3 * MAX_ROWS
+    before = index.num_bytes
+    for i in range(3 * MAX_ROWS - 1):
+        index.remove("s", str(i))
+    assert index.num_bytes < before / 50
+
+
+def test_scopes_are_searched_alone() -> None:
+    """What is in another scope is not there, nor is what another embedder has made."""
+    index = Index()
+    index.add("a", [("1", embedding(1))])
+    index.add("b", [("2", embedding(1))])
+    assert index.nearest("a", embedding(1), 5) == [("1", 1.0)]
+    assert index.nearest("c", embedding(1), 5) == []
+    assert index.nearest("a", embedding(1, dim=DIM + 1), 5) == []
+    index.add("a", [("odd", b"xyz"), ("empty", b"")])
+    assert index.nearest("a", embedding(1), 5) == [("1", 1.0)]
+    index.add("a", [("3", embedding(1, dim=DIM + 1))])
+    assert index.nearest("a", embedding(1), 5) == []
+    assert index.nearest("a", embedding(1, dim=DIM + 1), 5) == [("3", 1.0)]
+
+
+def test_the_scopes_that_were_searched_last_stay() -> None:
+    """Whole ones go, the least recently searched first; one stays, however large."""
+    index = Index()
+    for scope in "abc":
+        index.add(scope, vectors(10).items())
+    index.nearest("a", embedding(1), 1)
+    each = index.num_bytes // 3
+    index.shrink(2 * each)
+    assert ["a" in index, "b" in index, "c" in index] == [True, False, True]
+    index.shrink(0)
+    assert ["a" in index, "c" in index] == [True, False]

@@ -1,0 +1,178 @@
+"""The memory tier in front of a store: what is asked of which, and what goes on while the store is away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from structlog.testing import capture_logs
+
+from forebay.cache.entries import Sealed
+from forebay.cache.stores.base import CacheUnavailable, Purge, Quotas
+from forebay.cache.stores.memory_impl import MemoryStore
+from forebay.cache.stores.redis_impl.store import RedisStore
+from forebay.cache.stores.tiered import MAX_WRITES, TieredStore
+from forebay.stores.redis_impl.link import RedisLink
+from support.cache_stores import AMPLE, Clock, Stores, Watched
+from support.entries import embedding, sealed
+from support.redis import RedisProcess
+from support.tiers import eventually, has, memory, tiered
+
+
+async def test_what_is_put_is_found_at_once_and_stored_soon(stores: Stores) -> None:
+    """And what the store has, the memory tier keeps for the next time."""
+    lasting = Watched(stores())
+    async with tiered(lasting) as store:
+        store.put(entry := sealed("a", vector=embedding(1)))
+        assert await store.get("a") == entry
+        assert lasting.calls["get"] == 0
+        await eventually(lambda: has(lasting, "a"))
+        await lasting.add(sealed("b"))
+        for _ in range(3):
+            assert await store.get("b") == sealed("b")
+        assert lasting.calls["get"] == 1
+        assert await store.get("c") is None
+        assert (await store.held())["acme"].num_entries == 2
+
+
+async def test_deleting_reaches_both(stores: Stores) -> None:
+    """What was stored as well as what was on its way there when it was purged."""
+    lasting = Watched(stores())
+    async with tiered(lasting) as store:
+        for i in range(20):
+            store.put(sealed(f"e{i}", vector=embedding(1), tenant=f"t{i % 2}"))
+        await store.purge(tenant="t0")
+        store.put(sealed("last", scope="s2"))
+        await eventually(lambda: has(lasting, "last"))
+        assert await store.get("e0") is None
+        assert not await has(lasting, "e0")
+        assert await store.get("e1") is not None
+        assert await store.delete("e1")
+        assert not await store.delete("e1")
+        assert await store.get("e1") is None
+        store.discard(sealed("e3"))
+        assert len({near.entry.id for near in await store.nearest("s1", embedding(1), 20)} - {"e3"}) == 8
+
+
+async def test_what_another_server_purges_leaves_this_ones_memory(redis: RedisProcess, prefix: str) -> None:
+    """Within a second, an entry as well as a tenant's."""
+    one, other = (Watched(RedisStore(RedisLink(redis.url, prefix, 5.0), AMPLE, Clock())) for _ in range(2))
+    async with tiered(one) as here, tiered(other) as there:
+        for entry_id, tenant in (("a", "acme"), ("b", "globex"), ("c", "globex")):
+            here.put(sealed(entry_id, tenant=tenant))
+        await eventually(lambda: has(other, "c"))
+        assert [await there.get(name) is not None for name in "abc"] == [True] * 3
+        await asyncio.sleep(0.6)  # it has asked once, so it knows where it stands
+        await here.delete("c")
+        await here.purge(tenant="acme")
+
+        async def gone() -> bool:
+            return await there.get("a") is None and await there.get("c") is None
+
+        await eventually(gone, 2.0)
+        assert await there.get("b") is not None
+
+
+async def test_what_is_read_while_it_is_purged_is_not_kept() -> None:
+    """The store had it when it was asked; afterwards nobody has."""
+    asked, answers = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryStore):
+        async def get(self, entry_id: str) -> Sealed | None:
+            found = await super().get(entry_id)
+            asked.set()
+            await answers.wait()
+            return found
+
+    lasting = Slow(AMPLE, Clock())
+    await lasting.add(sealed("a"))
+    async with tiered(Watched(lasting)) as store:
+        reading = asyncio.create_task(store.get("a"))
+        await asked.wait()
+        assert await store.purge() == 1
+        answers.set()
+        assert await reading is not None
+        assert await store.get("a") is None
+
+
+class Cut(MemoryStore):
+    """One that may be away, and tells of a purge to who asks right after it has found it back."""
+
+    away = False
+    asked: tuple[str, ...] = ()
+
+    async def add(self, entry: Sealed) -> None:
+        if self.away:
+            raise CacheUnavailable("away")
+        await super().add(entry)
+
+    async def ping(self, *, writes: bool = False) -> None:
+        self.asked = ("ping",)
+        if self.away:
+            raise CacheUnavailable("away")
+
+    async def purges(self) -> list[Purge]:
+        told = [Purge(tenant="acme")] if self.asked == ("ping",) and not self.away else []
+        self.asked = ()
+        return told
+
+
+async def test_what_was_purged_while_a_server_was_cut_off_is_not_given_back() -> None:
+    """It hears of the purge before it gives anything."""
+    lasting = Cut(AMPLE, Clock())
+    async with tiered(Watched(lasting)) as store:
+        store.put(sealed("a"))
+        store.put(sealed("b", tenant="globex"))
+        await eventually(lambda: _holds(lasting, "a", "b"))
+        lasting.away = True
+        store.put(sealed("c", tenant="globex"))
+        await asyncio.sleep(0.05)
+        await lasting.purge(tenant="acme")
+        lasting.away = False
+        await eventually(lambda: _holds(lasting, "b", "c"))
+        assert lasting.find("a") is None
+        assert await store.get("a") is None
+
+
+async def _holds(store: MemoryStore, *ids: str) -> bool:
+    return all(store.find(entry_id) is not None for entry_id in ids)
+
+
+class Full(MemoryStore):
+    """It answers, and takes nothing."""
+
+    full: Exception | None = None
+
+    async def add(self, entry: Sealed) -> None:
+        if self.full is not None:
+            raise self.full
+        await super().add(entry)
+
+
+@pytest.mark.parametrize("failure", [CacheUnavailable("full"), OSError("a disk")], ids=["ours", "foreign"])
+async def test_a_store_that_answers_and_takes_nothing(failure: Exception) -> None:
+    """It is asked for a few entries twice a second, not for all; what it does not say in our words is logged."""
+    lasting = Watched(Full(AMPLE, Clock()))
+    lasting.inner.full = failure
+    with capture_logs() as logs:
+        async with tiered(lasting) as store:
+            for i in range(100):
+                store.put(sealed(f"e{i}"))
+            await asyncio.sleep(1.2)
+            assert await store.get("e7") is not None
+            assert lasting.calls["add"] < 20
+            lasting.inner.full = None
+            await eventually(lambda: _holds(lasting.inner, *(f"e{i}" for i in range(100))))
+    assert ("cache_store_failed" in {line["event"] for line in logs}) is isinstance(failure, OSError)
+
+
+async def test_what_nobody_can_write_is_left_out() -> None:
+    """So many writes wait, further ones are counted; memory stays bounded, and nobody waits."""
+
+    store = TieredStore(memory(Quotas(20_000, 20_000)), memory())
+    for i in range(MAX_WRITES + 100):
+        store.put(sealed(f"e{i}"))
+    assert store.num_left_out == 100
+    assert (await store.get(f"e{MAX_WRITES + 99}")) is not None
+    assert len(store._memory) < 40
+    await store.close()
