@@ -18,7 +18,7 @@ _SLACK = 1.25
 
 
 class RiseDetector:
-    """Page's statistic on a logarithmic scale; 0: no sign of a rise. It stops at the alarm, so that it can come down."""
+    """Page's statistic on a logarithmic scale; 0: no sign of a rise. It ends at the alarm, to come down again."""
 
     __slots__ = ("_alarm", "_suspicion", "_tilt", "level")
 
