@@ -159,7 +159,7 @@ class Assurance:
         self._cuts = Cuts.restore(exported["cuts"])
         self._near = NearMisses.restore(exported["near"])
         serving, proven_at = exported["serving"], exported["proven_at"]
-        self._serving = None if serving is None else int(serving)
+        self._serving = None if serving is None else range(len(self._cuts))[serving]
         self._proven_at = None if proven_at is None else int(proven_at)
         self._num_labels, self._num_alarms = int(exported["num_labels"]), int(exported["num_alarms"])
         self._num_hits = int(exported["num_hits"])
@@ -190,6 +190,7 @@ class Assurance:
                 self._forget(0)
             elif self._cuts[self._serving].detector.alarmed:
                 self._forget(self._serving)
+        self._cuts.renew(self.aims.allowed)
         good = self._cuts.loosest_good(self.aims.allowed, self.aims.alpha)
         self._target = self._cuts.loosest_plausible(self.aims.allowed)
         if good is None:

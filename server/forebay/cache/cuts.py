@@ -2,9 +2,12 @@
 
 Several are tested on the same labels, so the error level alpha is shared out. By the fallback procedure (Wiens &
 Dmitrienko, "The fallback procedure for evaluating a single family of hypotheses", J. Biopharm. Stat. 2005) each cut,
-the strictest first, gets an equal share and, if the one before it is proven good, that one's level too. The chance that
-any bad cut is ever taken for good stays at most alpha. The cuts themselves are set by scores alone, before any label
-counts, so they know nothing of outcomes.
+the strictest first, gets an equal share and, if the one before it is proven good, that one's level too. The cuts
+themselves are set by scores alone, before any label counts, so they know nothing of outcomes.
+
+After a rise of errors a cut begins a new era: its evidence starts from nothing. Era e has the part `_part(e)` of alpha,
+and the parts of all eras are 1 together; levels are passed on within an era only. So the chance that any bad cut is
+ever taken for good stays at most alpha, over all cuts, eras and times.
 """
 
 from __future__ import annotations
@@ -18,23 +21,32 @@ from forebay.cache.drift import hit_detector
 
 # Shares of the candidates that are at or above each cut.
 KEPT = (0.15, 0.3, 0.45, 0.6, 0.8)
+# So many errors are allowed among the labels of an era before it may be given up.
+_HOPELESS = 8.0
 
 
 class Cut:
     """One score and what labels say of the candidates at or above it, since the last rise of their errors."""
 
-    __slots__ = ("detector", "evidence", "num_candidates", "score")
+    __slots__ = ("detector", "era", "evidence", "num_candidates", "score")
 
     def __init__(self, score: float) -> None:
         self.score = score
         self.evidence = Evidence()
         self.detector = hit_detector()
         self.num_candidates = 0
+        self.era = 1
+
+    def begin_era(self) -> None:
+        """What was learnt before says nothing of the errors any more."""
+        self.era += 1
+        self.evidence, self.detector = Evidence(), hit_detector()
 
     def export(self) -> dict[str, Any]:
         return {
             "score": self.score,
             "num_candidates": self.num_candidates,
+            "era": self.era,
             "rise": self.detector.level,
             "evidence": self.evidence.export(),
         }
@@ -43,7 +55,7 @@ class Cut:
     def restore(cls, exported: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for what `export` did not write."""
         cut = cls(float(exported["score"]))
-        cut.num_candidates = int(exported["num_candidates"])
+        cut.num_candidates, cut.era = int(exported["num_candidates"]), int(exported["era"])
         cut.detector.level = float(exported["rise"])
         cut.evidence = Evidence.restore(exported["evidence"])
         return cut
@@ -90,19 +102,25 @@ class Cuts:
         return band
 
     def forget(self, first: int) -> None:
-        """What was learnt before a rise of errors says nothing about this cut and looser ones any more."""
+        """After a rise of errors at this cut: it and looser ones begin anew."""
         for cut in self._all[first:]:
-            cut.evidence, cut.detector = Evidence(), hit_detector()
+            cut.begin_era()
+
+    def renew(self, allowed: float) -> None:
+        """Cuts whose errors are too many begin anew, so that they can be proven soon after things turn good."""
+        for cut in self._all:
+            if cut.evidence.rate >= allowed and cut.evidence.mass * allowed >= _HOPELESS:
+                cut.begin_era()
 
     def levels(self, allowed: float, alpha: float) -> list[tuple[float, bool]]:
         """For each cut the error level at which it is tested, and whether it is proven good at that level."""
         tested: list[tuple[float, bool]] = []
-        passed_on = 0.0
+        passed_on, era = 0.0, 0
         for cut in self._all:
-            level = alpha / len(self._all) + passed_on
+            level = alpha * _part(cut.era) / len(self._all) + (passed_on if cut.era == era else 0.0)
             good = cut.evidence.excludes(allowed, level)
             tested.append((level, good))
-            passed_on = level if good else 0.0
+            passed_on, era = (level if good else 0.0), cut.era
         return tested
 
     def loosest_good(self, allowed: float, alpha: float) -> int | None:
@@ -113,7 +131,11 @@ class Cuts:
 
     def loosest_plausible(self, allowed: float) -> int:
         """The loosest cut that may well come to be proven; the strictest if none looks so."""
-        plausible = [at for at, cut in enumerate(self._all) if cut.evidence.rate <= allowed / 2]
+        plausible = [
+            at
+            for at, cut in enumerate(self._all)
+            if cut.evidence.rate <= allowed / 2 and cut.evidence.mass * allowed >= 1
+        ]
         return plausible[-1] if plausible else 0
 
     def export(self) -> list[dict[str, Any]]:
@@ -128,3 +150,8 @@ class Cuts:
         if scores != sorted(set(scores), reverse=True):
             raise ValueError("not the cuts of a score")
         return cuts
+
+
+def _part(era: int) -> float:
+    """Of alpha: three quarters for the first era, 1/4 * 1/2, 1/4 * 1/6, 1/4 * 1/12 ... for the next."""
+    return 0.75 if era == 1 else 0.25 / ((era - 1) * era)
