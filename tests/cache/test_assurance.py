@@ -80,7 +80,7 @@ def test_it_never_serves_where_too_much_is_wrong() -> None:
     standing = assurance.standing()
     assert standing.why == "errors too many"
     assert not standing.serving
-    assert standing.error_rate == pytest.approx(0.1, abs=0.04)
+    assert standing.error_rate > 0.05
 
 
 def test_hits_are_regenerated_at_the_set_rate_and_misses_are_all_labelled() -> None:
@@ -199,8 +199,8 @@ def test_a_judge_known_to_err_is_allowed_for() -> None:
     assert not any(judged(an_assurance(0.03)))
     told = an_assurance(0.03, judge_false_alarm=0.05)
     hits = judged(told)
-    assert hits[-1]
     assert hits.index(True) > 1000
+    assert sum(hits[-3000:]) > 1500
     assert told.standing().error_upper95 <= 0.03
 
 

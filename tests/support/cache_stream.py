@@ -1,19 +1,15 @@
-"""A tier at work on a generated stream: an exact tier, a search by meaning, an `Assurance`, a judge.
+"""A stream of questions for the semantic tier, and the tier at work on it: exact tier, search, `Assurance`, judge.
 
-Questions arrive by Zipf's law over a popularity that drifts: questions are asked from some time on that were not
-before, ranks move, answers expire. Labels come from the shadow alone.
+Questions arrive by Zipf's law over a popularity that drifts: more and more of them are asked, ranks move, stored
+answers expire. Labels come from the shadow mechanism alone.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from forebay.cache.aims import Aims
 from forebay.cache.assurance import Assurance
@@ -24,19 +20,23 @@ from support.cache_world import World
 Score = Callable[[int, int], float]
 """Calibrated chance that two texts, by number, have the same answer."""
 
+NUM_REQUESTS = 20_000
+WARM_UP = 5_000
+EXPIRY = 5_000
+"""Requests until a stored answer is forgotten."""
+SHADOW_DELAY = 20
+"""Requests until a hit that is regenerated has its label."""
 NUM_NEAREST = 4
-_NEIGHBOURS = 64
-_ZIPF = 1.0
+
 _EPOCH = 1000
 _FIRST_ASKED = 0.4
 _MOVED = 0.1
-EXPIRY = 5000
-SHADOW_DELAY = 20
+_GOLDEN = 0.6180339887
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Says whether two answers are the same, and errs: an equal one seems different, a different one equal."""
+    """Says whether two answers are the same, and errs: equal ones seem different, different ones equal."""
 
     false_alarm: float = 0.0
     miss: float = 0.0
@@ -45,21 +45,30 @@ class Judge:
         return rng.random() >= self.false_alarm if is_same else rng.random() < self.miss
 
 
+@dataclass(frozen=True, slots=True)
+class Break:
+    """From a request on, such a share of the pairs that say the same has different answers all the same."""
+
+    at: int
+    share: float
+
+
+HONEST, UNBROKEN = Judge(), Break(NUM_REQUESTS, 0.0)
+
+
 @dataclass(slots=True)
 class Outcome:
-    """Counts of a run; `late` ones after the warm-up."""
+    """Counts of a run. A repeat is a request for what is stored in other words; `late`: after the warm-up."""
 
     hits: int = 0
     wrong: int = 0
     exact: int = 0
-    repeats_late: int = 0
-    served_late: int = 0
-    shadow: int = 0
+    observed: int = 0
+    regenerated: int = 0
+    late_repeats: int = 0
+    late_served: int = 0
     began_at: int | None = None
-    observing: int = 0
     standing: Standing | None = None
-    worst: float = 0.0
-    """Highest share of wrong hits at any time after the first hundred hits."""
 
     @property
     def error_rate(self) -> float:
@@ -67,21 +76,8 @@ class Outcome:
 
     @property
     def coverage(self) -> float:
-        """Served of the true repeats that are not the same text again."""
-        return self.served_late / self.repeats_late if self.repeats_late else 0.0
-
-
-class Neighbours:
-    """The texts that lie nearest to each text, nearest first."""
-
-    def __init__(self, vectors: npt.NDArray[np.float32]) -> None:
-        near = []
-        for start in range(0, len(vectors), 256):
-            cosines = vectors[start : start + 256] @ vectors.T
-            nearest = np.argpartition(-cosines, _NEIGHBOURS, axis=1)[:, :_NEIGHBOURS]
-            order = np.argsort(-np.take_along_axis(cosines, nearest, 1), axis=1)
-            near.append(np.take_along_axis(nearest, order, 1))
-        self.of: list[list[int]] = np.concatenate(near).tolist()
+        """Share of the true repeats that is served, rightly."""
+        return self.late_served / self.late_repeats if self.late_repeats else 0.0
 
 
 def requests(world: World, seed: int, number: int) -> Iterator[int]:
@@ -96,31 +92,31 @@ def requests(world: World, seed: int, number: int) -> Iterator[int]:
     rng.shuffle(ranks)
     num_epochs = max(1, number // _EPOCH)
     for epoch in range(num_epochs):
-        part = _FIRST_ASKED + (1 - _FIRST_ASKED) * epoch / max(1, num_epochs - 1)
+        share_asked = _FIRST_ASKED + (1 - _FIRST_ASKED) * epoch / max(1, num_epochs - 1)
         for _ in range(int(_MOVED * len(ranks))):
             one, other = rng.randrange(len(ranks)), rng.randrange(len(ranks))
             ranks[one], ranks[other] = ranks[other], ranks[one]
-        # Who is asked from now on: questions join by number, so the popular ones get rivals of their own families.
-        asked = [question for question in ranks if (question * 0.6180339887) % 1 < part]
-        weights = [1 / (rank + 1) ** _ZIPF for rank in range(len(asked))]
+        # Newcomers belong to all families, so questions that are asked often get rivals.
+        asked = [question for question in ranks if question * _GOLDEN % 1 < share_asked]
+        weights = [1 / (rank + 1) for rank in range(len(asked))]
         for question in rng.choices(asked, weights, k=number // num_epochs):
-            # Some wordings of a question are more common than others.
             of_one = texts[question]
-            yield of_one[int(len(of_one) * rng.random() ** 1.5)]
+            yield of_one[int(len(of_one) * rng.random() ** 1.5)]  # some wordings are more common
 
 
 def run(
     world: World,
-    neighbours: Neighbours,
     score: Score,
     aims: Aims,
     seed: int,
-    number: int = 20_000,
-    warm_up: int = 5_000,
-    judge: Judge = Judge(),
+    *,
+    number: int = NUM_REQUESTS,
+    warm_up: int = WARM_UP,
+    judge: Judge = HONEST,
+    broken: Break = UNBROKEN,
 ) -> Outcome:
     """`number` requests of the stream of that seed."""
-    tier = _Tier(world, neighbours, score, Assurance(aims, "stream", random.Random(f"draw {seed}")), judge, seed)
+    tier = _Tier(world, score, Assurance(aims, "stream", random.Random(f"draw {seed}")), judge, broken, seed)
     for at, text in enumerate(requests(world, seed, number)):
         tier.ask(at, text, late=at >= warm_up)
     tier.outcome.standing = tier.assurance.standing()
@@ -128,93 +124,78 @@ def run(
 
 
 class _Tier:
+    """Answers are known by their question; times are numbers of requests."""
+
     def __init__(
-        self, world: World, neighbours: Neighbours, score: Score, assurance: Assurance, judge: Judge, seed: int
+        self, world: World, score: Score, assurance: Assurance, judge: Judge, broken: Break, seed: int
     ) -> None:
         self.outcome = Outcome()
         self.assurance = assurance
-        self._questions = world.questions
-        self._near = neighbours.of
+        self._world = world
         self._score = score
         self._judge = judge
+        self._broken = broken
         self._rng = random.Random(f"judge {seed}")
         self._exact_until = [-1] * len(world.texts)
         self._found_until = [-1] * len(world.texts)
-        self._answered_until = [-1] * world.num_questions
-        self._pending: list[tuple[int, Ruling, int, int]] = []
+        self._known_until = [-1] * world.num_questions
+        self._shadow: deque[tuple[int, Ruling, int, int]] = deque()
 
     def ask(self, at: int, text: int, *, late: bool) -> None:
-        while self._pending and self._pending[0][0] <= at:
-            _, ruling, asked, entry = self._pending.pop(0)
-            self._learn(ruling, asked, entry)
+        while self._shadow and self._shadow[0][0] <= at:
+            _, ruling, asked, entry = self._shadow.popleft()
+            self._learn(at, ruling, asked, entry)
             self._store(at, asked, indexed=True)
         if self._exact_until[text] > at:
             self.outcome.exact += 1
             return
-        question = self._questions[text]
-        repeat = self._answered_until[question] > at
-        self.outcome.repeats_late += late and repeat
-        entry, best = self._best(at, text)
+        self.outcome.late_repeats += late and self._known_until[self._world.questions[text]] > at
+        entry, score = self._best(at, text)
         if entry is None:
             self._store(at, text, indexed=True)
             return
-        ruling = self.assurance.decide(best)
+        ruling = self.assurance.decide(score)
         if ruling.action == "serve":
             self._serve(at, text, entry, ruling, late)
             return
-        self.outcome.observing += ruling.action == "observe"
+        self.outcome.observed += ruling.action == "observe"
         if ruling.labelled:
-            self._learn(ruling, text, entry)
+            self._learn(at, ruling, text, entry)
         self._store(at, text, indexed=ruling.indexed)
 
     def _serve(self, at: int, text: int, entry: int, ruling: Ruling, late: bool) -> None:
-        outcome = self.outcome
-        right = self._questions[text] == self._questions[entry]
-        outcome.hits += 1
-        outcome.wrong += not right
-        outcome.served_late += late and right
-        if outcome.hits > 100:
-            outcome.worst = max(outcome.worst, outcome.error_rate)
-        if outcome.began_at is None:
-            outcome.began_at = at
+        is_right = self._is_same(at, text, entry)
+        self.outcome.hits += 1
+        self.outcome.wrong += not is_right
+        self.outcome.late_served += late and is_right
+        if self.outcome.began_at is None:
+            self.outcome.began_at = at
         if ruling.labelled:
-            outcome.shadow += 1
-            self._pending.append((at + SHADOW_DELAY, ruling, text, entry))
+            self.outcome.regenerated += 1
+            self._shadow.append((at + SHADOW_DELAY, ruling, text, entry))
 
     def _best(self, at: int, text: int) -> tuple[int | None, float]:
         """Of the nearest few that are stored, the one that scores best."""
-        best, entry, found = -1.0, None, 0
-        for near in self._near[text]:
+        best, entry, num_found = -1.0, None, 0
+        for near in self._world.nearest[text]:
             if self._found_until[near] > at:
-                found += 1
-                if (scored := self._score(text, near)) > best:
-                    best, entry = scored, near
-                if found == NUM_NEAREST:
+                num_found += 1
+                if (score := self._score(text, near)) > best:
+                    best, entry = score, near
+                if num_found == NUM_NEAREST:
                     break
         return entry, best
 
     def _store(self, at: int, text: int, *, indexed: bool) -> None:
         self._exact_until[text] = at + EXPIRY
         if indexed:
-            self._found_until[text] = self._answered_until[self._questions[text]] = at + EXPIRY
+            self._found_until[text] = self._known_until[self._world.questions[text]] = at + EXPIRY
 
-    def _learn(self, ruling: Ruling, text: int, entry: int) -> None:
-        is_same = self._questions[text] == self._questions[entry]
-        self.assurance.learn(ruling, same=self._judge.says_same(self._rng, is_same))
+    def _learn(self, at: int, ruling: Ruling, text: int, entry: int) -> None:
+        self.assurance.learn(ruling, same=self._judge.says_same(self._rng, self._is_same(at, text, entry)))
 
-
-def summary(outcomes: Sequence[Outcome], rate: float) -> dict[str, Any]:
-    """What the runs at one rate came to."""
-    coverages = sorted(outcome.coverage for outcome in outcomes)
-    return {
-        "runs": len(outcomes),
-        "exceeded": sum(outcome.error_rate > rate for outcome in outcomes),
-        "error_rate_mean": float(np.mean([outcome.error_rate for outcome in outcomes])),
-        "error_rate_max": max(outcome.error_rate for outcome in outcomes),
-        "worst_at_any_time": max(outcome.worst for outcome in outcomes),
-        "served_30_percent": sum(coverage >= 0.3 for coverage in coverages),
-        "coverage": [coverages[0], float(np.median(coverages)), coverages[-1]],
-        "hits_mean": float(np.mean([outcome.hits for outcome in outcomes])),
-        "shadow_share": sum(outcome.shadow for outcome in outcomes) / max(1, sum(outcome.hits for outcome in outcomes)),
-        "began_at": sorted(Counter(outcome.began_at for outcome in outcomes).items(), key=lambda item: item[0] or 0),
-    }
+    def _is_same(self, at: int, text: int, entry: int) -> bool:
+        if self._world.questions[text] != self._world.questions[entry]:
+            return False
+        broken = at >= self._broken.at and (text * 7919 + entry * 104729) * _GOLDEN % 1 < self._broken.share
+        return not broken

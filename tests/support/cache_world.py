@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 QUESTIONS = Path(__file__).parents[2] / "benchmarks" / "cache_stream" / "questions.txt"
@@ -39,15 +40,22 @@ _VARIANTS = 30
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """`questions[i]` is the number of the question that `texts[i]` asks; its family is `families[questions[i]]`."""
+    """`questions[i]` is the number of the question that `texts[i]` asks; its family is `families[questions[i]]`.
+
+    `nearest[i]`: the texts that are most alike to it, most alike first.
+    """
 
     texts: tuple[str, ...]
     questions: tuple[int, ...]
     families: tuple[int, ...]
+    nearest: Sequence[Sequence[int]] = ()
 
     @property
     def num_questions(self) -> int:
         return len(self.families)
+
+    def with_nearest(self, nearest: Sequence[Sequence[int]]) -> World:
+        return replace(self, nearest=nearest)
 
 
 def read_world(seed: int = 0, every: int = 1) -> World:
