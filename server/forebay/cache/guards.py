@@ -1,0 +1,168 @@
+"""What must agree before two messages may be thought to ask the same: each guard knows one way to be wrong.
+
+A guard refuses for good: no score outweighs it. It sees what alignment has left over, so that it costs little and can
+say in words what it found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forebay.cache.alignment import Alignment, are_opposite
+from forebay.cache.analysis import MAX_WORDS, Analysis, Token
+from forebay.cache.lexicon import english
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """`guard` is the guard's name; `reason` quotes the messages: for `explain`, never for a log."""
+
+    guard: str
+    reason: str
+
+
+def refusal(first: Analysis, second: Analysis, alignment: Alignment) -> Refusal | None:
+    """The first guard that refuses the pair, None where all let it pass. Symmetric in the two messages."""
+    for name, guard in GUARDS:
+        reason = guard(first, second, alignment)
+        if reason is not None:
+            return Refusal(name, reason)
+    return None
+
+
+def _length(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    if max(first.num_words, second.num_words) > MAX_WORDS and first.words != second.words:
+        return f"more than {MAX_WORDS} words"
+    return None
+
+
+def _language(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    if first.is_english != second.is_english:
+        return "one is in English, the other is not"
+    if not first.is_english and first.words != second.words:
+        return "not in English, whose words the guards know"
+    return None
+
+
+def _code(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    return None if sorted(first.code) == sorted(second.code) else _versus(first.code, second.code)
+
+
+def _quantities(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    return None if first.quantities == second.quantities else _versus(first.quantities, second.quantities)
+
+
+def _negation(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    if first.num_negators % 2 == second.num_negators % 2:
+        return None
+    return f"{first.num_negators} against {second.num_negators} negations"
+
+
+def _opposites(first: Analysis, second: Analysis, alignment: Alignment) -> str | None:
+    """Among the words left over; the small ones (`before`, `after`) count by how often they occur."""
+    ours = {form for token in alignment.only_first for form in (token.lemma, token.word)}
+    theirs = {form for token in alignment.only_second for form in (token.lemma, token.word)}
+    ours |= set(Counter(first.function) - Counter(second.function)) - _WEAK
+    theirs |= set(Counter(second.function) - Counter(first.function)) - _WEAK
+    for one in sorted(ours):
+        for other in sorted(theirs):
+            if one != other and are_opposite(one, other):
+                return f"{one} against {other}"
+    return None
+
+
+# Prepositions of many senses: `in the morning`, `on Monday` and `at night` set nothing against each other.
+_WEAK = frozenset("in on at to for of with by as do come go not no so".split())
+
+
+def _names(first: Analysis, second: Analysis, alignment: Alignment) -> str | None:
+    ours = [token.word for token in alignment.only_first if _is_name(token)]
+    theirs = [token.word for token in alignment.only_second if _is_name(token)]
+    return _versus(ours, theirs) if ours or theirs else None
+
+
+def _is_name(token: Token) -> bool:
+    return token.is_name or (token.lemma in _CALENDAR)
+
+
+_CALENDAR = frozenset(
+    "monday tuesday wednesday thursday friday saturday sunday weekday weekend january february march april june july august "
+    "september october november december today tomorrow yesterday tonight christmas easter spring summer autumn winter "
+    "morning afternoon evening night midday noon midnight monthly weekly daily yearly hourly".split()
+)
+
+
+def _owners(first: Analysis, second: Analysis, alignment: Alignment) -> str | None:
+    owners = english().owners
+    ours = [token.lemma for token in alignment.only_first if token.lemma in owners]
+    theirs = [token.lemma for token in alignment.only_second if token.lemma in owners]
+    return _versus(ours, theirs) if ours or theirs else None
+
+
+_DIRECTED = frozenset("from to into onto before after between over under without against".split())
+
+
+def _roles(first: Analysis, second: Analysis, alignment: Alignment) -> str | None:
+    """`from Oslo to Rome` and `from Rome to Oslo`: two words that change places around a preposition."""
+    changed = []
+    for match in alignment.matches:
+        ours, theirs = first.content[match.first], second.content[match.second]
+        if ours.governor != theirs.governor and _DIRECTED & {ours.governor, theirs.governor}:
+            changed.append((match, ours))
+    for one, word in changed:
+        for other, another in changed:
+            if one.first < other.first and one.second > other.second and not _is_fronted(alignment):
+                return f"{word.word} and {another.word} change places"
+    return None
+
+
+def _is_fronted(alignment: Alignment) -> bool:
+    places = [match.second for match in alignment.matches]
+    turn = next((at for at in range(1, len(places)) if places[at] < places[at - 1]), 0)
+    return places[turn:] + places[:turn] == sorted(places)
+
+
+_APART = (
+    frozenset({"@why"}),
+    frozenset({"@when", "@duration", "@often", "@age"}),
+    frozenset({"@where", "@far"}),
+    frozenset({"@who", "@whose"}),
+    frozenset({"@how", "@can", "@must", "@should", "@exist"}),
+    frozenset({"@price", "@count", "@amount", "@size", "@height"}),
+    frozenset({"@meaning"}),
+    frozenset({"@difference"}),
+)
+_HARD = frozenset({"@why", "@where", "@who", "@when", "@duration", "@often", "@price", "@count", "@meaning", "@difference"})
+
+
+def _asks(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    """`why` against `how`: kinds of question that no answer serves both of."""
+    ours, theirs = first.asks - second.asks, second.asks - first.asks
+    if not ours or not theirs or not _HARD & (ours | theirs):
+        return None
+    families = [{at for at, family in enumerate(_APART) if family & asks} for asks in (ours, theirs)]
+    return None if families[0] & families[1] else _versus(sorted(ours), sorted(theirs))
+
+
+def _versus(ours: object, theirs: object) -> str:
+    def listed(words: object) -> str:
+        return ", ".join(words) or "nothing"  # type: ignore[arg-type]
+
+    return f"{listed(ours)} against {listed(theirs)}"
+
+
+Guard = Callable[[Analysis, Analysis, Alignment], str | None]
+GUARDS: tuple[tuple[str, Guard], ...] = (
+    ("length", _length),
+    ("language", _language),
+    ("code", _code),
+    ("quantities", _quantities),
+    ("negation", _negation),
+    ("opposites", _opposites),
+    ("names", _names),
+    ("owners", _owners),
+    ("roles", _roles),
+    ("question", _asks),
+)
