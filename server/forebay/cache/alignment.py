@@ -8,6 +8,7 @@ from typing import Literal
 
 from forebay.cache.analysis import Analysis, Token
 from forebay.cache.lexicon import english
+from forebay.cache.spelling import slips
 
 Kind = Literal["same", "typo", "joined", "synonym", "derived", "related"]
 
@@ -88,27 +89,6 @@ def is_misspelling(first: Token, second: Token) -> bool:
 def _is_inflection(unknown: str, known: str) -> bool:
     """A prefix is no slip: `unfreeze` and `freeze`."""
     return len(unknown) > len(known) and unknown.endswith(known)
-
-
-def slips(first: str, second: str, limit: int) -> int:
-    """Letters missing, added, changed or swapped with their neighbour; `limit` + 1 where there are more.
-
-    Optimal string alignment distance (Damerau 1964).
-    """
-    if abs(len(first) - len(second)) > limit:
-        return limit + 1
-    before: list[int] = []
-    row = list(range(len(second) + 1))
-    for at, letter in enumerate(first, 1):
-        older, before, row = before, row, [at]
-        for place, other in enumerate(second, 1):
-            cost = min(before[place] + 1, row[place - 1] + 1, before[place - 1] + (letter != other))
-            if at > 1 and place > 1 and letter == second[place - 2] and first[at - 2] == other:
-                cost = min(cost, older[place - 2] + 1)
-            row.append(cost)
-        if min(row) > limit:
-            return limit + 1
-    return row[-1]
 
 
 def _are_synonyms(first: Token, second: Token) -> bool:

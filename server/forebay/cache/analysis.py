@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from forebay.cache.lemmas import lemma_of
 from forebay.cache.lexicon import Phrase, english
+from forebay.cache.spelling import corrected, with_small_words_corrected
 from forebay.cache.quantities import read_quantity, spread_currency
 
 MAX_WORDS = 120
@@ -85,11 +86,13 @@ def analyse(text: str) -> Analysis:
 
 
 def match_form(text: str) -> str:
-    """The text without its manners, for embedding: greetings and fillers move a vector, but not an answer."""
+    """The text as it is embedded: without manners and slips of the finger, which move a vector, but not an answer.
+
+    The decision compares the words as they were written.
+    """
     if _CODE_BLOCK.search(text) or len(text) > 1000:
         return text
-    kept = _without_manners([word for word, _ in _words(text)])
-    return " ".join(kept) if kept else text
+    return " ".join(corrected(word) for word in _without_manners([word for word, _ in _words(text)])) or text
 
 
 def _words(text: str) -> list[tuple[str, bool]]:
@@ -110,7 +113,8 @@ def _words(text: str) -> list[tuple[str, bool]]:
                 found.append(("and" if word == "&" else word, False))
             continue
         is_name = word[0].isupper() and not is_shouted and not (starts_sentence and not word[1:2].isupper())
-        found.extend((part, is_name and part != "i") for part in _expanded(word.lower(), found))
+        parts = _expanded(word.lower(), found)
+        found.extend((part if is_name else with_small_words_corrected(part), is_name and part != "i") for part in parts)
         starts_sentence = False
     return found
 
@@ -203,7 +207,7 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
             is_known = word in lexicon.known or lemma in lexicon.known
             is_light = lemma in lexicon.light and word not in named
             content.append(Token(word, lemma, is_light, word in named or not is_known, is_known, governor))
-    content, asks = _priced(content, asks)
+    content, asks = _priced(content, asks, "what" in function)
     return Analysis(
         words=tuple(words),
         content=tuple(content),
@@ -240,10 +244,10 @@ def _joined_particles(words: list[str]) -> list[str]:
     return words
 
 
-def _priced(content: list[Token], asks: set[str]) -> tuple[list[Token], set[str]]:
+def _priced(content: list[Token], asks: set[str], has_what: bool) -> tuple[list[Token], set[str]]:
     """`what does it cost`, `what's the price of` and `how much is` ask one thing, and `cost` is no more content."""
     is_priced = any(token.lemma in {"cost", "price"} for token in content)
-    if "@price" not in asks and not (is_priced and asks <= {"@amount"}):
+    if "@price" not in asks and not (is_priced and (asks == {"@amount"} or (has_what and not asks))):
         return content, asks
     return [token for token in content if token.lemma not in {"cost", "price"}], asks - {"@amount"} | {"@price"}
 

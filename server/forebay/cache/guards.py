@@ -128,6 +128,7 @@ _APART = (
     frozenset({"@why"}),
     frozenset({"@when", "@duration", "@often", "@age"}),
     frozenset({"@where", "@far"}),
+    frozenset({"@where", "@how"}),  # where one does a thing is often how
     frozenset({"@who", "@whose"}),
     frozenset({"@how", "@can", "@must", "@should", "@exist"}),
     frozenset({"@price", "@count", "@amount", "@size", "@height"}),
@@ -139,7 +140,7 @@ _HARD = frozenset({"@why", "@where", "@who", "@when", "@duration", "@often", "@p
 
 def _asks(first: Analysis, second: Analysis, _: Alignment) -> str | None:
     """`why` against `how`: kinds of question that no answer serves both of."""
-    ours, theirs = first.asks - second.asks, second.asks - first.asks
+    ours, theirs = first.asks - second.asks - {"@which"}, second.asks - first.asks - {"@which"}
     if not ours or not theirs or not _HARD & (ours | theirs):
         return None
     families = [{at for at, family in enumerate(_APART) if family & asks} for asks in (ours, theirs)]

@@ -20,18 +20,19 @@ Phrase = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
-    """Words in lower case. `synonyms`, `related`, `derived` and `opposites` are symmetric, over lemmas.
+    """Words in lower case, `known` with their rank: the lower, the more frequent. `synonyms`, `related`, `derived` and `opposites` are symmetric, over lemmas; `small` are the words of grammar and manners.
 
     `synonyms` are kept by hand; `related` share one of WordNet's first senses, which another sense may belie. `phrases`
     maps the words of a phrase to the words that stand for it; `longest_phrase` is the number of words of the longest.
     """
 
-    known: frozenset[str]
+    known: Mapping[str, int]
     function: frozenset[str]
     light: frozenset[str]
     decisive: frozenset[str]
     negators: frozenset[str]
     owners: frozenset[str]
+    small: frozenset[str]
     openings: frozenset[Phrase]
     closings: frozenset[Phrase]
     fillers: frozenset[Phrase]
@@ -58,16 +59,20 @@ def english() -> Lexicon:
     function = frozenset(hand["function"].split())
     words = [pair.split() for pair in _entries(hand["irregular"])]
     variants = [pair.split() for pair in _entries(hand["variants"])]
+    openings, closings, fillers = (
+        frozenset(tuple(entry.split()) for entry in _entries(hand[name])) for name in ("opening", "closing", "anywhere")
+    )
     return Lexicon(
-        known=frozenset(known) | {word for words in phrases.values() for word in words},
+        known={word: rank for rank, word in enumerate([*known, *(word for words in phrases.values() for word in words)])},
         function=function | frozenset(hand["decisive"].split()),
         light=frozenset(hand["light"].split()),
         decisive=frozenset(hand["decisive"].split()),
         negators=frozenset(hand["negators"].split()),
         owners=frozenset(hand["owners"].split()),
-        openings=frozenset(tuple(entry.split()) for entry in _entries(hand["opening"])),
-        closings=frozenset(tuple(entry.split()) for entry in _entries(hand["closing"])),
-        fillers=frozenset(tuple(entry.split()) for entry in _entries(hand["anywhere"])),
+        small=function.union(*openings, *closings, *fillers, *(words for words in phrases if phrases[words][0][0] == "@")),
+        openings=openings,
+        closings=closings,
+        fillers=fillers,
         phrases=phrases,
         longest_phrase=max(len(phrase) for phrase in phrases),
         lemmas={inflected: lemma for inflected, lemma in words} | {first: second for first, second in variants},
