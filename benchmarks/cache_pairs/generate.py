@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
+from forebay.cache.spelling import is_known
+
 HERE = Path(__file__).parent
 SEED = 20261121
 
@@ -22,7 +24,7 @@ LEADS = (
     "Hi, {}|Hello, {}|Hey {}|Good morning, {}|Hi there! {}|Excuse me, {}|Quick question: {}|Sorry to bother you, but {}|um {}|uh so {}|"
     "so {}|ok so {}|yeah {}|well {}|Can you tell me {}|Could you please tell me {}|Do you know {}|I was wondering, {}|I'd like to know: {}|"
     "Just wondering, {}|Evening! {}|Dear team, {}|Hope you're well. {}|Sorry, dumb question, but {}|Got a sec? {}|Random one: {}|"
-    "hi guys, {}|Help! {}|Another thing: {}|Me again. {}|I need some help: {}|Not sure if this is the right place, but {}|please, {}"
+    "hi guys, {}|Another thing: {}|Me again. {}|I need some help: {}|Not sure if this is the right place, but {}|please, {}"
 ).split("|")
 TAILS = "{} please|{}, please|{} Thanks!|{} Thank you.|{} Cheers|{}, thanks in advance|{} Any ideas?|{} thx|{} Many thanks|{} by the way".split("|")
 INSIDE = ("um", "uh", "please", "er", "actually", "basically")
@@ -96,7 +98,7 @@ def _repeats(rng: random.Random, group: str, text: str) -> Iterator[dict[str, ob
 
 
 def _traps(rng: random.Random, group: str, text: str) -> Iterator[dict[str, object]]:
-    kind = rng.choice(("constraint", "polarity", "none", "none"))
+    kind = rng.choice(("constraint", "constraint", "polarity", "none", "none"))
     if kind == "constraint":
         yield _row(group, "constraint", text, f"{text.rstrip('?')} {rng.choice(CONSTRAINTS)}?", False)
     if kind == "polarity":
@@ -111,7 +113,7 @@ def _templated(rng: random.Random) -> Iterator[dict[str, object]]:
     for number, line in enumerate(_lines("templates.txt")):
         phrasings = line.split(" | ")
         names = sorted(set(re.findall(r"{(\w+)}", line)))
-        for _ in range(9):
+        for _ in range(14):
             filling = {name: rng.choice(slots[name]) for name in names}
             chosen = {name: rng.choice(value.split(" / ")) for name, value in filling.items()}
             first, second = rng.sample(phrasings, 2) if rng.random() < 0.5 else [rng.choice(phrasings)] * 2
@@ -206,12 +208,14 @@ def _mistype(rng: random.Random, text: str) -> str | None:
     for at in rng.sample(places, min(len(places), rng.choice((1, 1, 2)))):
         word = words[at]
         place = rng.randrange(1, len(word) - 1)
-        words[at] = rng.choice((
+        slipped = rng.choice((
             word[:place] + word[place + 1 :],
             word[:place] + word[place] + word[place:],
             word[:place] + word[place + 1] + word[place] + word[place + 2 :],
             word[:place] + rng.choice("aeiourstln") + word[place + 1 :],
         ))  # fmt: skip
+        if not is_known(slipped):  # a slip that makes another word is another question
+            words[at] = slipped
     return " ".join(words)
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from forebay.cache.lemmas import lemma_of
 from forebay.cache.lexicon import Phrase, english
 from forebay.cache.spelling import corrected, with_small_words_corrected
-from forebay.cache.quantities import read_quantity, spread_currency
+from forebay.cache.quantities import Quantity, read_quantity, spread_currency
 
 MAX_WORDS = 120
 _CODE_BLOCK = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
@@ -57,14 +57,15 @@ class Token:
 class Analysis:
     """`words` is what was said without the manners, phrases replaced; `content` and `function` share out its words.
 
-    `asks` are kinds of question (`@how`); `decisive` are the small words that change an answer, with how often.
+    `asks` are kinds of question (`@how`); `governed` are the quantities with the preposition before each; `decisive` are the small words that change an answer, with how often.
     """
 
     words: tuple[str, ...]
     content: tuple[Token, ...]
     function: tuple[str, ...]
     asks: frozenset[str]
-    quantities: tuple[str, ...]
+    quantities: tuple[Quantity, ...]
+    governed: tuple[tuple[str, str], ...]
     code: tuple[str, ...]
     decisive: tuple[str, ...]
     num_negators: int
@@ -184,7 +185,7 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
     lexicon = english()
     words = _joined_particles(words)
     content: list[Token] = []
-    quantities: list[str] = []
+    quantities: list[tuple[str, Quantity]] = []
     function: list[str] = []
     asks: set[str] = set()
     governor = ""
@@ -192,14 +193,14 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
     while at < len(words):
         word = words[at]
         if (quantity := read_quantity(words, at)) is not None:
-            quantities.append(quantity[0])
+            quantities.append((governor, quantity[0]))
             at += quantity[1]
             continue
         at += 1
         if word.startswith("@"):
             asks.add(word)
             governor = ""
-        elif word in lexicon.function:
+        elif word in lexicon.function and not (word == "may" and word in named):
             function.append(word)
             governor = word if word in _PREPOSITIONS else "" if word in _BREAKS else governor
         else:
@@ -213,7 +214,8 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
         content=tuple(content),
         function=tuple(function),
         asks=frozenset(asks),
-        quantities=tuple(sorted(quantities)),
+        quantities=tuple(sorted(amount for _, amount in quantities)),
+        governed=tuple((before, str(amount)) for before, amount in quantities),
         code=code,
         decisive=tuple(sorted(word for word in function if word in lexicon.decisive)),
         num_negators=sum(word in lexicon.negators for word in words),
@@ -223,7 +225,7 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
 
 
 _PREPOSITIONS = frozenset("from to into onto in on at for of with without before after between over under against by as".split())
-_BREAKS = frozenset("and or but if then when while because i you we they is are do does".split())
+_BREAKS = frozenset("and or but if then when while because i you we they is are do does what which who".split())
 _PARTICLES = {
     ("turn", "on"): "enable", ("switch", "on"): "enable", ("turn", "off"): "disable", ("switch", "off"): "disable",
     ("set", "up"): "setup", ("back", "up"): "backup", ("take", "out"): "takeout", ("log", "in"): "login",

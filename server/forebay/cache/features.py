@@ -7,28 +7,32 @@ from collections import Counter
 
 from forebay.cache.alignment import Alignment
 from forebay.cache.analysis import Analysis, Token
+from forebay.cache.lexicon import english
 
 NAMES = (
     "cosine",  # of the two match forms' unit vectors
-    "cosine_above_90",  # what the cosine has over 0.9: where close paraphrases lie
-    "replaced",  # content words left over on both sides: one stands in the other's place
-    "added",  # content words left over on one side alone
+    "cosine_above_80", "cosine_above_90", "cosine_above_95",  # what it has over 0.8, 0.9, 0.95: close paraphrases lie there
+    "replaced_any", "replaced",  # content words left over on both sides: one stands in the other's place
+    "added_any", "added",  # content words left over on one side alone
     "light_added",  # light words left over, on either side
     "coverage",  # share of the content that is matched, on the side where it is less
     "matched",  # log(1 + matched words)
     "typos", "synonyms", "derived", "related",  # matches by kind
     "function_changed",  # small words on one side alone
-    "decisive_changed",  # those of them that change answers: `over`, `last`, `without`
+    "weighty_changed",  # those of them that may change the sense: `over`, `during`, `out`
     "person_changed",  # `my` against `your`
-    "asks_differ", "asks_missing",  # both name a kind of question, and not the same one; one names none
+    "tense_changed",  # one asks about the past
+    "asks_differ",  # both name a kind of question, and not the same one
+    "asks_missing_hard", "asks_missing",  # one names none: where the other names a kind with an answer of its own, or not
     "order",  # places where the order turns, beyond one phrase moved to the front
-    "moved",  # a phrase moved to the front
     "governors_changed",  # matched words under another directed preposition
     "same_words",  # nothing but manners differs
     "length_ratio",  # log of the longer over the shorter, in content words
-    "replaced_far",  # `replaced` times what the cosine lacks
+    "replaced_far", "added_far",  # these times what the cosine lacks
 )  # fmt: skip
 _PERSONS = frozenset("i me my mine we us our you your yours he his she her they their them it its".split())
+_PAST = frozenset("was were did had".split())
+_HARD_ASKS = frozenset("@why @when @who @where @count @often @duration @price @amount @difference @meaning @manner".split())
 _DIRECTED = frozenset("from to into onto before after between over under without against during".split())
 
 
@@ -40,37 +44,40 @@ def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: fl
     kinds = Counter(match.kind for match in alignment.matches)
     matched = len(alignment.matches)
     longest = max(len(first.content), len(second.content), 1)
-    function = _difference(Counter(first.function), Counter(second.function))
-    decisive = _difference(Counter(first.decisive), Counter(second.decisive))
-    persons = {word for word in first.function if word in _PERSONS} ^ {word for word in second.function if word in _PERSONS}
-    turns, is_moved = _order(alignment)
+    function = Counter(first.function)
+    function.subtract(second.function)
+    persons = {word for word, count in function.items() if count and word in _PERSONS}
+    missing = first.asks ^ second.asks if not (first.asks and second.asks) else frozenset()
+    far = 1.0 - cosine
     return (
         cosine,
+        max(0.0, cosine - 0.8),
         max(0.0, cosine - 0.9),
-        replaced,
-        added,
-        light,
-        (matched + 0.5) / (longest + 0.5) if light == 0 else (matched + 0.5 + 0.5 * light) / (longest + 0.5 + 0.5 * light),
+        max(0.0, cosine - 0.95),
+        float(replaced > 0),
+        min(replaced, 4),
+        float(added > 0),
+        min(added, 4),
+        min(light, 4),
+        (matched + 0.5 * light + 0.5) / (longest + 0.5 * light + 0.5),
         math.log1p(matched),
         kinds["typo"] + kinds["joined"],
         kinds["synonym"],
         kinds["derived"],
         kinds["related"],
-        min(function, 8),
-        min(decisive, 3),
+        min(sum(abs(count) for count in function.values()), 8),
+        min(sum(abs(count) for word, count in function.items() if word in english().weighty), 3),
         min(len(persons), 3),
+        float(any(word in _PAST for word in first.function) != any(word in _PAST for word in second.function)),
         float(bool(first.asks - second.asks) and bool(second.asks - first.asks)),
-        float(bool(first.asks) != bool(second.asks)),
-        turns,
-        float(is_moved),
-        sum(
-            bool(_DIRECTED & {first.content[match.first].governor, second.content[match.second].governor})
-            and first.content[match.first].governor != second.content[match.second].governor
-            for match in alignment.matches
-        ),
+        float(bool(missing & _HARD_ASKS)),
+        float(bool(missing)),
+        _turns(first, second, alignment),
+        _governors_changed(first, second, alignment),
         float(first.words == second.words),
         abs(math.log((len(first.content) + 1) / (len(second.content) + 1))),
-        replaced * (1.0 - cosine),
+        replaced * far,
+        added * far,
     )
 
 
@@ -78,14 +85,20 @@ def _heavy(tokens: tuple[Token, ...]) -> int:
     return sum(not token.is_light for token in tokens)
 
 
-def _difference(first: Counter[str], second: Counter[str]) -> int:
-    return sum((first - second).values()) + sum((second - first).values())
-
-
-def _order(alignment: Alignment) -> tuple[int, bool]:
-    """(turns in the order of the matches, whether they are explained by one phrase moved to the front or the end)."""
+def _turns(first: Analysis, second: Analysis, alignment: Alignment) -> int:
+    """How often the order of the matches turns back; a phrase with its preposition moved to the front or end is no turn."""
     places = [match.second for match in alignment.matches]
     turns = [at for at in range(1, len(places)) if places[at] < places[at - 1]]
     if len(turns) == 1 and places[turns[0] :] + places[: turns[0]] == sorted(places):
-        return 0, True
-    return len(turns), False
+        head, tail = alignment.matches[: turns[0]], alignment.matches[turns[0] :]
+        if any(
+            all(first.content[match.first].governor and second.content[match.second].governor for match in block)
+            for block in (head, tail)
+        ):
+            return 0
+    return len(turns)
+
+
+def _governors_changed(first: Analysis, second: Analysis, alignment: Alignment) -> int:
+    pairs = [(first.content[match.first].governor, second.content[match.second].governor) for match in alignment.matches]
+    return sum(ours != theirs and bool(_DIRECTED & {ours, theirs}) for ours, theirs in pairs)

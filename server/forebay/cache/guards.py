@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from forebay.cache.alignment import Alignment, are_opposite
 from forebay.cache.analysis import MAX_WORDS, Analysis, Token
 from forebay.cache.lexicon import english
+from forebay.cache.quantities import Quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,15 @@ def _code(first: Analysis, second: Analysis, _: Alignment) -> str | None:
 
 
 def _quantities(first: Analysis, second: Analysis, _: Alignment) -> str | None:
-    return None if first.quantities == second.quantities else _versus(first.quantities, second.quantities)
+    """Amounts agree in one unit (`two weeks`, `14 days`) or, where one goes without (`18`, `18-year-old`), in number."""
+    ours, theirs = list(first.quantities), list(second.quantities)
+    for is_match in (Quantity.equals, Quantity.may_equal):
+        for quantity in list(ours):
+            found = next((other for other in theirs if is_match(quantity, other)), None)
+            if found is not None:
+                ours.remove(quantity)
+                theirs.remove(found)
+    return _versus([str(each) for each in ours], [str(each) for each in theirs]) if ours or theirs else None
 
 
 def _negation(first: Analysis, second: Analysis, _: Alignment) -> str | None:
@@ -101,27 +110,33 @@ def _owners(first: Analysis, second: Analysis, alignment: Alignment) -> str | No
     return _versus(ours, theirs) if ours or theirs else None
 
 
-_DIRECTED = frozenset("from to into onto before after between over under without against".split())
+_FROM = frozenset({"from"})
+_TOWARDS = frozenset("to into onto".split())
 
 
 def _roles(first: Analysis, second: Analysis, alignment: Alignment) -> str | None:
-    """`from Oslo to Rome` and `from Rome to Oslo`: two words that change places around a preposition."""
+    """`from Oslo to Rome` and `from Rome to Oslo`: two words, or two quantities, that take each other's preposition."""
+    ours, theirs = sorted(first.governed), sorted(second.governed)
+    if ours != theirs and len(set(ours)) > 1 and len(set(theirs)) > 1 and {where for where, _ in ours} == {where for where, _ in theirs}:
+        return _versus(*([f"{where} {amount}" for where, amount in each] for each in (ours, theirs)))
     changed = []
     for match in alignment.matches:
-        ours, theirs = first.content[match.first], second.content[match.second]
-        if ours.governor != theirs.governor and _DIRECTED & {ours.governor, theirs.governor}:
-            changed.append((match, ours))
-    for one, word in changed:
-        for other, another in changed:
-            if one.first < other.first and one.second > other.second and not _is_fronted(alignment):
-                return f"{word.word} and {another.word} change places"
+        token, other = first.content[match.first], second.content[match.second]
+        if token.governor != other.governor:
+            if {token.governor, other.governor} & _FROM and {token.governor, other.governor} & _TOWARDS:
+                return f"{token.governor} {token.word} against {other.governor} {other.word}"
+            changed.append((token, other))
+    for token, other in changed:
+        for another, counterpart in changed:
+            if token.governor == counterpart.governor and other.governor == another.governor:
+                return f"{token.word} and {another.word} change places"
     return None
 
 
-def _is_fronted(alignment: Alignment) -> bool:
-    places = [match.second for match in alignment.matches]
-    turn = next((at for at in range(1, len(places)) if places[at] < places[at - 1]), 0)
-    return places[turn:] + places[:turn] == sorted(places)
+def _decisive(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    """`without`, `only`, `last` or another small word that changes the answer, on one side alone."""
+    ours, theirs = Counter(first.decisive), Counter(second.decisive)
+    return None if ours == theirs else _versus(list(ours - theirs), list(theirs - ours))
 
 
 _APART = (
@@ -130,10 +145,10 @@ _APART = (
     frozenset({"@where", "@far"}),
     frozenset({"@where", "@how"}),  # where one does a thing is often how
     frozenset({"@who", "@whose"}),
-    frozenset({"@how", "@can", "@must", "@should", "@exist"}),
+    frozenset({"@how", "@manner", "@can", "@must", "@should", "@exist"}),
     frozenset({"@price", "@count", "@amount", "@size", "@height"}),
     frozenset({"@meaning"}),
-    frozenset({"@difference"}),
+    frozenset({"@difference", "@manner"}),
 )
 _HARD = frozenset({"@why", "@where", "@who", "@when", "@duration", "@often", "@price", "@count", "@meaning", "@difference"})
 
@@ -164,6 +179,7 @@ GUARDS: tuple[tuple[str, Guard], ...] = (
     ("opposites", _opposites),
     ("names", _names),
     ("owners", _owners),
+    ("decisive", _decisive),
     ("roles", _roles),
     ("question", _asks),
 )

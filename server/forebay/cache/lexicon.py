@@ -30,6 +30,7 @@ class Lexicon:
     function: frozenset[str]
     light: frozenset[str]
     decisive: frozenset[str]
+    weighty: frozenset[str]
     negators: frozenset[str]
     owners: frozenset[str]
     small: frozenset[str]
@@ -64,12 +65,13 @@ def english() -> Lexicon:
     )
     return Lexicon(
         known={word: rank for rank, word in enumerate([*known, *(word for words in phrases.values() for word in words)])},
-        function=function | frozenset(hand["decisive"].split()),
+        function=function | frozenset(hand["decisive"].split()) | frozenset(hand["weighty"].split()),
         light=frozenset(hand["light"].split()),
         decisive=frozenset(hand["decisive"].split()),
+        weighty=frozenset(hand["weighty"].split()),
         negators=frozenset(hand["negators"].split()),
         owners=frozenset(hand["owners"].split()),
-        small=function.union(*openings, *closings, *fillers, *(words for words in phrases if phrases[words][0][0] == "@")),
+        small=function.union(hand["light"].split(), *openings, *closings, *fillers, *(words for words in phrases if phrases[words][0][0] == "@")),
         openings=openings,
         closings=closings,
         fillers=fillers,

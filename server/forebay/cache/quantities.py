@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 _ONES = (
@@ -59,38 +60,58 @@ _CLOCK = re.compile(r"(\d{1,2})[:.](\d{2})(am|pm)?|(\d{1,2})(am|pm)")
 _VERSION = re.compile(r"v?\d+(?:\.\d+)+[a-z0-9]*")
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Quantity:
+    """`amount` in the smallest usual unit of `dimension` ("" without one); `number` as it was written, in digits."""
+
+    number: str
+    amount: str
+    dimension: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.amount} {self.dimension}".rstrip()
+
+    def equals(self, other: Quantity) -> bool:
+        return (self.amount, self.dimension) == (other.amount, other.dimension)
+
+    def may_equal(self, other: Quantity) -> bool:
+        """The same number, and one of them without a unit."""
+        return self.number == other.number and "" in {self.dimension, other.dimension}
+
+
 def spread_currency(text: str) -> str:
     """`£50` as `50 gbp`, so that sign and word come out alike."""
     return _CURRENCY.sub(lambda match: f"{match[2]} {_UNITS[match[1]][0]} ", text)
 
 
-def read_quantity(words: Sequence[str], at: int) -> tuple[str, int] | None:
-    """The quantity that begins at `words[at]` in one form, and how many words it takes; None where none begins.
+def read_quantity(words: Sequence[str], at: int) -> tuple[Quantity, int] | None:
+    """The quantity that begins at `words[at]`, and how many words it takes; None where none begins.
 
-    An amount is `value dimension`; times of day are `hh:mm`; versions and what else has digits stay as they are.
+    Times of day are `hh:mm`; versions and what else has digits stay as they are.
     """
     word = words[at]
     clock = _CLOCK.fullmatch(word)
     if clock is not None and (":" in word or word[-1] == "m" or words[at + 1 : at + 2] in (["am"], ["pm"])):
         return _clock(clock, words, at)
     if word in {"noon", "midday", "midnight"}:
-        return ("00:00" if word == "midnight" else "12:00"), 1
+        return Quantity(word, "00:00" if word == "midnight" else "12:00", "time"), 1
     value, suffix, taken = _value(words, at)
     if value is None:
         following = words[at + 1] if at + 1 < len(words) else ""
         if re.fullmatch(r"\d+\.\d+", word) and following in _UNITS:
             dimension, factor = _UNITS[following]
-            return f"{_plain(Decimal(word) * factor)} {dimension}", 2
-        return (word, 1) if any(character.isdigit() for character in word) else None
+            return Quantity(word, _plain(Decimal(word) * factor), dimension), 2
+        return (Quantity(word, word), 1) if any(character.isdigit() for character in word) else None
     following = words[at + taken] if at + taken < len(words) else ""
     if word == "one" and taken == 1 and following not in _UNITS:
         return None  # as often a pronoun or an article as a number
     part_of_day = tuple(words[at + taken : at + taken + 3])
     if part_of_day[:2] == ("in", "the") and part_of_day[2:] in {("morning",), ("afternoon",), ("evening",)}:
-        return f"{int(value) % 12 + (0 if part_of_day[2] == 'morning' else 12):02}:00", taken + 3
+        hour = int(value) % 12 + (0 if part_of_day[2] == "morning" else 12)
+        return Quantity(_plain(value), f"{hour:02}:00", "time"), taken + 3
     if not suffix and following in {"am", "pm"}:
         hour = int(value) % 12 + (12 if following == "pm" else 0)
-        return f"{hour:02}:00", taken + 1
+        return Quantity(_plain(value), f"{hour:02}:00", "time"), taken + 1
     if not suffix and following in _SCALES and following not in {"m"}:
         value, taken = value * _SCALES[following], taken + 1
         following = words[at + taken] if at + taken < len(words) else ""
@@ -98,21 +119,21 @@ def read_quantity(words: Sequence[str], at: int) -> tuple[str, int] | None:
         after = words[at + taken + 1 : at + taken + 2]
         if tuple(after) == ("old",):
             dimension, factor = _UNITS[following]
-            return f"{_plain(value * factor)} {dimension} old", taken + 2
+            return Quantity(_plain(value), _plain(value * factor), f"{dimension} old"), taken + 2
     unit = _UNITS.get(suffix or following)
     if unit is None:
-        return _plain(value), taken
-    return f"{_plain(value * unit[1])} {unit[0]}", taken if suffix else taken + 1
+        return Quantity(_plain(value), _plain(value)), taken
+    return Quantity(_plain(value), _plain(value * unit[1]), unit[0]), taken if suffix else taken + 1
 
 
-def _clock(clock: re.Match[str], words: Sequence[str], at: int) -> tuple[str, int]:
+def _clock(clock: re.Match[str], words: Sequence[str], at: int) -> tuple[Quantity, int]:
     hour, minute = int(clock[1] or clock[4]), int(clock[2] or 0)
     half, taken = clock[3] or clock[5], 1
     if half is None and words[at + 1 : at + 2] and words[at + 1] in {"am", "pm"}:
         half, taken = words[at + 1], 2
     if half is not None:
         hour = hour % 12 + (12 if half == "pm" else 0)
-    return f"{hour:02}:{minute:02}", taken
+    return Quantity(clock[1] or clock[4], f"{hour:02}:{minute:02}", "time"), taken
 
 
 def _value(words: Sequence[str], at: int) -> tuple[Decimal | None, str, int]:
