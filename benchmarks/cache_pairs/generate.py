@@ -98,7 +98,12 @@ def _repeats(rng: random.Random, group: str, text: str) -> Iterator[dict[str, ob
 
 
 def _traps(rng: random.Random, group: str, text: str) -> Iterator[dict[str, object]]:
-    kind = rng.choice(("constraint", "constraint", "polarity", "none", "none"))
+    kind = rng.choice(("constraint", "constraint", "polarity", "tense", "none", "none"))
+    if kind == "tense":
+        for old, new in (("Is ", "Was "), ("Are ", "Were "), ("Does ", "Did "), (" does ", " did ")):
+            if old in text:
+                yield _row(group, "tense", text, text.replace(old, new, 1), False)
+                break
     if kind == "constraint":
         yield _row(group, "constraint", text, f"{text.rstrip('?')} {rng.choice(CONSTRAINTS)}?", False)
     if kind == "polarity":

@@ -57,13 +57,15 @@ class Token:
 class Analysis:
     """`words` is what was said without the manners, phrases replaced; `content` and `function` share out its words.
 
-    `asks` are kinds of question (`@how`); `governed` are the quantities with the preposition before each; `decisive` are the small words that change an answer, with how often.
+    `asks` are kinds of question (`@how`), `main_ask` is the first of them; `subject` is who acts, where that can be told; `governed` are the quantities with the preposition before each; `decisive` are the small words that change an answer, with how often.
     """
 
     words: tuple[str, ...]
     content: tuple[Token, ...]
     function: tuple[str, ...]
     asks: frozenset[str]
+    main_ask: str
+    subject: str
     quantities: tuple[Quantity, ...]
     governed: tuple[tuple[str, str], ...]
     code: tuple[str, ...]
@@ -200,9 +202,9 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
         if word.startswith("@"):
             asks.add(word)
             governor = ""
-        elif word in lexicon.function and not (word == "may" and word in named):
+        elif word in lexicon.function and not _is_content(words, at - 1, named):
             function.append(word)
-            governor = word if word in _PREPOSITIONS else "" if word in _BREAKS else governor
+            governor = _GOVERNORS.get(word, word) if word in _PREPOSITIONS else "" if word in _BREAKS else governor
         else:
             lemma = lemma_of(word)
             is_known = word in lexicon.known or lemma in lexicon.known
@@ -214,6 +216,8 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
         content=tuple(content),
         function=tuple(function),
         asks=frozenset(asks),
+        main_ask=next((word for word in words if word in asks), ""),
+        subject=_subject(words),
         quantities=tuple(sorted(amount for _, amount in quantities)),
         governed=tuple((before, str(amount)) for before, amount in quantities),
         code=code,
@@ -224,8 +228,30 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
     )
 
 
+def _is_content(words: list[str], at: int, named: frozenset[str]) -> bool:
+    """The month of May, and `how long does it last`."""
+    if words[at] == "last":
+        return at + 1 == len(words) or words[at + 1] in _PREPOSITIONS
+    return words[at] == "may" and "may" in named
+
+
 _PREPOSITIONS = frozenset("from to into onto in on at for of with without before after between over under against by as".split())
 _BREAKS = frozenset("and or but if then when while because i you we they is are do does what which who".split())
+_GOVERNORS = {"into": "to", "onto": "to"}
+_FIRST_PERSON = frozenset("i we @how @can @must @should".split())
+
+
+def _subject(words: list[str]) -> str:
+    """`i`, or the relation who comes first: `my landlord` in `does my landlord have to …`."""
+    owners = english().owners
+    for word in words:
+        if word in _FIRST_PERSON:
+            return "i"
+        if word in owners or lemma_of(word) in owners:
+            return lemma_of(word)
+    return ""
+
+
 _PARTICLES = {
     ("turn", "on"): "enable", ("switch", "on"): "enable", ("turn", "off"): "disable", ("switch", "off"): "disable",
     ("set", "up"): "setup", ("back", "up"): "backup", ("take", "out"): "takeout", ("log", "in"): "login",

@@ -23,7 +23,7 @@ NAMES = (
     "person_changed",  # `my` against `your`
     "tense_changed",  # one asks about the past
     "asks_differ",  # both name a kind of question, and not the same one
-    "asks_missing_hard", "asks_missing",  # one names none: where the other names a kind with an answer of its own, or not
+    "asks_missing_hard", "asks_missing",  # one names a kind more: with an answer of its own that the other has no noun for; any
     "order",  # places where the order turns, beyond one phrase moved to the front
     "governors_changed",  # matched words under another directed preposition
     "same_words",  # nothing but manners differs
@@ -32,7 +32,17 @@ NAMES = (
 )  # fmt: skip
 _PERSONS = frozenset("i me my mine we us our you your yours he his she her they their them it its".split())
 _PAST = frozenset("was were did had".split())
-_HARD_ASKS = frozenset("@why @when @who @where @count @often @duration @price @amount @difference @meaning @manner".split())
+# What asks for the same in other words: `how many people live in` and `what is the population of`.
+_ASK_NOUNS = {
+    ask: frozenset(nouns.split())
+    for ask, nouns in {
+        "@why": "reason cause causes make", "@when": "date day time month year deadline hour", "@who": "name author person winner inventor",
+        "@where": "address location place city country site", "@count": "number population inhabitant limit maximum total allowance",
+        "@often": "frequency schedule", "@duration": "time length duration turnaround period last",
+        "@price": "cost price fee charge rate pay expensive cheap", "@amount": "amount number allowance limit maximum level rate dose",
+        "@difference": "differ compare", "@meaning": "mean explain definition", "@manner": "explain principle", "@must": "required necessary mandatory",
+    }.items()
+}  # fmt: skip
 _DIRECTED = frozenset("from to into onto before after between over under without against during".split())
 
 
@@ -47,7 +57,7 @@ def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: fl
     function = Counter(first.function)
     function.subtract(second.function)
     persons = {word for word, count in function.items() if count and word in _PERSONS}
-    missing = first.asks ^ second.asks if not (first.asks and second.asks) else frozenset()
+    missing = _missing_asks(first, second)
     far = 1.0 - cosine
     return (
         cosine,
@@ -69,8 +79,8 @@ def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: fl
         min(sum(abs(count) for word, count in function.items() if word in english().weighty), 3),
         min(len(persons), 3),
         float(any(word in _PAST for word in first.function) != any(word in _PAST for word in second.function)),
-        float(bool(first.asks - second.asks) and bool(second.asks - first.asks)),
-        float(bool(missing & _HARD_ASKS)),
+        float(first.main_ask != second.main_ask and bool(first.main_ask) and bool(second.main_ask)),
+        float(any(_ASK_NOUNS[ask].isdisjoint(_lemmas(first) | _lemmas(second)) for ask in missing & _ASK_NOUNS.keys())),
         float(bool(missing)),
         _turns(first, second, alignment),
         _governors_changed(first, second, alignment),
@@ -79,6 +89,16 @@ def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: fl
         replaced * far,
         added * far,
     )
+
+
+def _missing_asks(first: Analysis, second: Analysis) -> frozenset[str]:
+    """Kinds that one names and the other does not, where the other names no kind instead."""
+    ours, theirs = first.asks - second.asks, second.asks - first.asks
+    return frozenset() if ours and theirs else ours | theirs
+
+
+def _lemmas(analysis: Analysis) -> set[str]:
+    return {token.lemma for token in analysis.content}
 
 
 def _heavy(tokens: tuple[Token, ...]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 
 from forebay.cache.alignment import Alignment, are_opposite
 from forebay.cache.analysis import MAX_WORDS, Analysis, Token
@@ -63,10 +64,16 @@ def _quantities(first: Analysis, second: Analysis, _: Alignment) -> str | None:
     return _versus([str(each) for each in ours], [str(each) for each in theirs]) if ours or theirs else None
 
 
-def _negation(first: Analysis, second: Analysis, _: Alignment) -> str | None:
-    if first.num_negators % 2 == second.num_negators % 2:
-        return None
-    return f"{first.num_negators} against {second.num_negators} negations"
+def _negation(first: Analysis, second: Analysis, alignment: Alignment) -> str | None:
+    """An odd number of negations more, or a word on one side alone that turns the question round."""
+    if first.num_negators % 2 != second.num_negators % 2:
+        return f"{first.num_negators} against {second.num_negators} negations"
+    reversers = english().reversers
+    ours, theirs = (
+        [token.word for token in tokens if token.lemma in reversers or token.word in reversers]
+        for tokens in (alignment.only_first, alignment.only_second)
+    )
+    return _versus(ours, theirs) if bool(ours) != bool(theirs) else None
 
 
 def _opposites(first: Analysis, second: Analysis, alignment: Alignment) -> str | None:
@@ -119,6 +126,8 @@ def _roles(first: Analysis, second: Analysis, alignment: Alignment) -> str | Non
     ours, theirs = sorted(first.governed), sorted(second.governed)
     if ours != theirs and len(set(ours)) > 1 and len(set(theirs)) > 1 and {where for where, _ in ours} == {where for where, _ in theirs}:
         return _versus(*([f"{where} {amount}" for where, amount in each] for each in (ours, theirs)))
+    if "i" in {first.subject, second.subject} and first.subject != second.subject and first.subject and second.subject:
+        return f"{first.subject} against {second.subject} as who acts"
     changed = []
     for match in alignment.matches:
         token, other = first.content[match.first], second.content[match.second]
@@ -126,6 +135,10 @@ def _roles(first: Analysis, second: Analysis, alignment: Alignment) -> str | Non
             if {token.governor, other.governor} & _FROM and {token.governor, other.governor} & _TOWARDS:
                 return f"{token.governor} {token.word} against {other.governor} {other.word}"
             changed.append((token, other))
+    named = [match for match in alignment.matches if first.content[match.first].is_name]
+    for one, two in combinations(named, 2):
+        if one.second > two.second and any(first.content[each.first] in (token for token, _ in changed) for each in (one, two)):
+            return f"{first.content[one.first].word} and {first.content[two.first].word} change places"
     for token, other in changed:
         for another, counterpart in changed:
             if token.governor == counterpart.governor and other.governor == another.governor:
@@ -139,27 +152,25 @@ def _decisive(first: Analysis, second: Analysis, _: Alignment) -> str | None:
     return None if ours == theirs else _versus(list(ours - theirs), list(theirs - ours))
 
 
-_APART = (
-    frozenset({"@why"}),
-    frozenset({"@when", "@duration", "@often", "@age"}),
-    frozenset({"@where", "@far"}),
-    frozenset({"@where", "@how"}),  # where one does a thing is often how
-    frozenset({"@who", "@whose"}),
-    frozenset({"@how", "@manner", "@can", "@must", "@should", "@exist"}),
-    frozenset({"@price", "@count", "@amount", "@size", "@height"}),
-    frozenset({"@meaning"}),
-    frozenset({"@difference", "@manner"}),
+_FAMILIES = tuple(
+    frozenset(family.split())
+    for family in (
+        "@when @duration @often @age", "@where @how @manner @far", "@who @whose", "@how @can", "@can @exist", "@must @should",
+        "@price @count @amount @size @height", "@difference @manner",
+    )
+)  # fmt: skip
+_HARD = frozenset(
+    "@why @where @who @when @duration @often @price @count @amount @meaning @difference @must @age @far @size @height".split()
 )
-_HARD = frozenset({"@why", "@where", "@who", "@when", "@duration", "@often", "@price", "@count", "@meaning", "@difference"})
 
 
 def _asks(first: Analysis, second: Analysis, _: Alignment) -> str | None:
     """`why` against `how`: kinds of question that no answer serves both of."""
-    ours, theirs = first.asks - second.asks - {"@which"}, second.asks - first.asks - {"@which"}
-    if not ours or not theirs or not _HARD & (ours | theirs):
+    ours, theirs = first.main_ask, second.main_ask
+    # `which country` is `who` or `where`; what the rest of the question names decides.
+    if not ours or not theirs or ours == theirs or "@which" in (ours, theirs) or not _HARD & {ours, theirs}:
         return None
-    families = [{at for at, family in enumerate(_APART) if family & asks} for asks in (ours, theirs)]
-    return None if families[0] & families[1] else _versus(sorted(ours), sorted(theirs))
+    return None if any({ours, theirs} <= family for family in _FAMILIES) else f"{ours} against {theirs}"
 
 
 def _versus(ours: object, theirs: object) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -32,6 +32,7 @@ class Lexicon:
     decisive: frozenset[str]
     weighty: frozenset[str]
     negators: frozenset[str]
+    reversers: frozenset[str]
     owners: frozenset[str]
     small: frozenset[str]
     openings: frozenset[Phrase]
@@ -56,6 +57,9 @@ def english() -> Lexicon:
     for line in gzip.decompress(folder.joinpath("relations.txt.gz").read_bytes()).decode().split("\n"):
         kind, first, second = line.split(" ")
         pairs[kind].append((first, second))
+    synonyms = _symmetric(
+        pair for line in hand["synonyms"].strip().split("\n") for pair in combinations(line.split(), 2)
+    )
     phrases = dict(_phrases(hand["phrases"]))
     function = frozenset(hand["function"].split())
     words = [pair.split() for pair in _entries(hand["irregular"])]
@@ -70,6 +74,7 @@ def english() -> Lexicon:
         decisive=frozenset(hand["decisive"].split()),
         weighty=frozenset(hand["weighty"].split()),
         negators=frozenset(hand["negators"].split()),
+        reversers=frozenset(hand["reversers"].split()),
         owners=frozenset(hand["owners"].split()),
         small=function.union(hand["light"].split(), *openings, *closings, *fillers, *(words for words in phrases if phrases[words][0][0] == "@")),
         openings=openings,
@@ -78,12 +83,10 @@ def english() -> Lexicon:
         phrases=phrases,
         longest_phrase=max(len(phrase) for phrase in phrases),
         lemmas={inflected: lemma for inflected, lemma in words} | {first: second for first, second in variants},
-        synonyms=_symmetric(
-            pair for line in hand["synonyms"].strip().split("\n") for pair in combinations(line.split(), 2)
-        ),
+        synonyms=synonyms,
         related=_symmetric(pairs["s"]),
         derived=_symmetric(pairs["d"]),
-        opposites=_symmetric([*pairs["o"], *(tuple(entry.split()) for entry in _entries(hand["opposites"]))]),
+        opposites=_symmetric([*pairs["o"], *_widened(hand["opposites"], synonyms)]),
     )
 
 
@@ -101,9 +104,18 @@ def _phrases(text: str) -> Iterator[tuple[Phrase, Phrase]]:
         yield tuple(phrase.split()), tuple(meaning.split())
 
 
-def _symmetric(pairs: object) -> Mapping[str, frozenset[str]]:
+def _widened(text: str, synonyms: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
+    """Hand-kept opposites, and the synonyms of either: `raise` against `decrease` through `increase`."""
+    for entry in _entries(text):
+        first, second = entry.split()
+        yield first, second
+        yield from ((synonym, second) for synonym in synonyms.get(first, ()) if synonym != second)
+        yield from ((first, synonym) for synonym in synonyms.get(second, ()) if synonym != first)
+
+
+def _symmetric(pairs: Iterable[tuple[str, str]]) -> Mapping[str, frozenset[str]]:
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for first, second in pairs:  # type: ignore[attr-defined]
+    for first, second in pairs:
         found[first].add(second)
         found[second].add(first)
     return {word: frozenset(others) for word, others in found.items()}
