@@ -31,9 +31,11 @@ INSIDE = ("um", "uh", "please", "er", "actually", "basically")
 MILD = ("usually", "normally", "actually", "currently", "generally", "typically", "really")
 CONSTRAINTS = (
     "on weekends|for children|without an account|in Germany|before midnight|if I'm over 65|in bulk|on a bank holiday|for a second home|"
-    "by phone|without a password|as a guest|from abroad|for two people|in winter|on the old version|at night|with a prepaid card|"
-    "for my mother|for business use|during Ramadan|if I live in Wales|as a beginner|on a Mac|under 18|while travelling"
+    "by phone|without a password|as a guest|from abroad|for two people|in winter|at night|with a prepaid card|"
+    "for my mother|for business use|if I live in Wales|on a Mac|under 18|with a foreign passport|after a divorce|as a company"
 ).split("|")
+# Where a condition more asks for another answer; what the Nile is long it is on weekends, too.
+CONSTRAINED = {"support", "travel", "finance", "law and work"}
 # Words that a slip of the finger does not explain: each pair exists.
 LOOKALIKES = (
     "dessert desert|hotel hostel|lease leash|adapt adopt|affect effect|accept except|loan lawn|stationery station|principal principle|advice device|"
@@ -61,7 +63,7 @@ SWAPS = {
 
 
 def rows(rng: random.Random) -> Iterator[dict[str, object]]:
-    for group, (question, same, other) in enumerate(_groups()):
+    for group, (section, question, same, other) in enumerate(_groups()):
         name = f"g{group}"
         for first, second in combinations([question, *same], 2):
             yield _row(name, "paraphrase", first, second, True)
@@ -70,17 +72,22 @@ def rows(rng: random.Random) -> Iterator[dict[str, object]]:
                 yield _row(name, "near_miss", text, trap, False)
         for text in [question, *same, *other]:
             yield from _repeats(rng, name, text)
-            yield from _traps(rng, name, text)
+            yield from _traps(rng, name, text, section)
     yield from _templated(rng)
     for number, pair in enumerate(LOOKALIKES):
         for frame in rng.sample(FRAMES, 3):
             yield _row(f"l{number}", "lookalike", *(frame.format(word) for word in pair.split()), False)
 
 
-def _groups() -> Iterator[tuple[str, list[str], list[str]]]:
-    for line in _lines("groups.txt"):
+def _groups() -> Iterator[tuple[str, str, list[str], list[str]]]:
+    """(section, question, paraphrases, traps)."""
+    section = ""
+    for line in (HERE / "groups.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            section = line.strip("# ")
+            continue
         question, *rest = (part.strip() for part in re.split(r"\s(?=[+-]\s)", line))
-        yield question, [part[2:] for part in rest if part[0] == "+"], [part[2:] for part in rest if part[0] == "-"]
+        yield section, question, [part[2:] for part in rest if part[0] == "+"], [part[2:] for part in rest if part[0] == "-"]
 
 
 def _repeats(rng: random.Random, group: str, text: str) -> Iterator[dict[str, object]]:
@@ -97,14 +104,14 @@ def _repeats(rng: random.Random, group: str, text: str) -> Iterator[dict[str, ob
             yield _row(group, kind, text, changed, True)
 
 
-def _traps(rng: random.Random, group: str, text: str) -> Iterator[dict[str, object]]:
+def _traps(rng: random.Random, group: str, text: str, section: str) -> Iterator[dict[str, object]]:
     kind = rng.choice(("constraint", "constraint", "polarity", "tense", "none", "none"))
     if kind == "tense":
         for old, new in (("Is ", "Was "), ("Are ", "Were "), ("Does ", "Did "), (" does ", " did ")):
             if old in text:
                 yield _row(group, "tense", text, text.replace(old, new, 1), False)
                 break
-    if kind == "constraint":
+    if kind == "constraint" and section in CONSTRAINED:
         yield _row(group, "constraint", text, f"{text.rstrip('?')} {rng.choice(CONSTRAINTS)}?", False)
     if kind == "polarity":
         for old, new in (("Can I ", "Can't I avoid having to "), ("Is ", "Why isn't "), ("How do I ", "How do I avoid having to "),

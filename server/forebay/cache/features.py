@@ -27,6 +27,7 @@ NAMES = (
     "order",  # places where the order turns, beyond one phrase moved to the front
     "governors_changed",  # matched words under another directed preposition
     "same_words",  # nothing but manners differs
+    "nothing_left",  # every word has its counterpart, in order, of the same kind of question and tense
     "length_ratio",  # log of the longer over the shorter, in content words
     "replaced_far", "added_far",  # these times what the cosine lacks
 )  # fmt: skip
@@ -59,6 +60,11 @@ def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: fl
     persons = {word for word, count in function.items() if count and word in _PERSONS}
     missing = _missing_asks(first, second)
     far = 1.0 - cosine
+    leftover = replaced + added + light
+    weighty = min(sum(abs(count) for word, count in function.items() if word in english().weighty), 3)
+    tense = float(any(word in _PAST for word in first.function) != any(word in _PAST for word in second.function))
+    asks = float(first.main_ask != second.main_ask and bool(first.main_ask) and bool(second.main_ask))
+    turns = _turns(first, second, alignment)
     return (
         cosine,
         max(0.0, cosine - 0.8),
@@ -76,15 +82,16 @@ def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: fl
         kinds["derived"],
         kinds["related"],
         min(sum(abs(count) for count in function.values()), 8),
-        min(sum(abs(count) for word, count in function.items() if word in english().weighty), 3),
+        weighty,
         min(len(persons), 3),
-        float(any(word in _PAST for word in first.function) != any(word in _PAST for word in second.function)),
-        float(first.main_ask != second.main_ask and bool(first.main_ask) and bool(second.main_ask)),
+        tense,
+        asks,
         float(any(_ASK_NOUNS[ask].isdisjoint(_lemmas(first) | _lemmas(second)) for ask in missing & _ASK_NOUNS.keys())),
         float(bool(missing)),
-        _turns(first, second, alignment),
+        turns,
         _governors_changed(first, second, alignment),
         float(first.words == second.words),
+        float(not (leftover or weighty or tense or turns or missing or asks)),
         abs(math.log((len(first.content) + 1) / (len(second.content) + 1))),
         replaced * far,
         added * far,
