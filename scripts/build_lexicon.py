@@ -43,7 +43,7 @@ def synsets(folder: Path) -> Iterator[tuple[str, list[str], list[tuple[str, str,
             for start in range(at + 1, at + 1 + 4 * int(fields[at]), 4):
                 symbol, offset, kind, ends = fields[start : start + 4]
                 target_part = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}[kind]
-                pointers.append((symbol, target_part, offset, int(ends[:2], 16), int(ends[2:], 16)))
+                pointers.append((symbol, target_part, offset, *divmod(int(ends, 16), 256)))
             yield f"{part}{fields[0]}", words, pointers
 
 

@@ -28,11 +28,38 @@ Z = 1.645  # one-sided 95%
 MIN_KNOT_PAIRS = 60
 # What can only speak for a pair and what only against it; the others are free. Data too poor in one kind of trap must
 # not teach that a replaced word is a good sign.
-FOR = "cosine cosine_above_80 cosine_above_90 cosine_above_95 coverage same_words nothing_left typos synonyms derived related".split()
-AGAINST = (
-    "replaced_any replaced added_any added light_added function_changed weighty_changed person_changed tense_changed "
-    "asks_differ asks_missing_hard asks_missing order governors_changed length_ratio replaced_far added_far"
-).split()
+FOR = [
+    "cosine",
+    "cosine_above_80",
+    "cosine_above_90",
+    "cosine_above_95",
+    "coverage",
+    "same_words",
+    "nothing_left",
+    "typos",
+    "synonyms",
+    "derived",
+    "related",
+]
+AGAINST = [
+    "replaced_any",
+    "replaced",
+    "added_any",
+    "added",
+    "light_added",
+    "function_changed",
+    "weighty_changed",
+    "person_changed",
+    "tense_changed",
+    "asks_differ",
+    "asks_missing_hard",
+    "asks_missing",
+    "order",
+    "governors_changed",
+    "length_ratio",
+    "replaced_far",
+    "added_far",
+]
 
 
 @dataclass(frozen=True)
@@ -62,9 +89,19 @@ class Pairs:
 
 
 def read_pairs(path: Path) -> list[dict[str, Any]]:
-    """Rows with `a`, `b`, `same_answer`; a row without a group is one of its own."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [{"kind": row.get("category"), "group": row.get("id"), **row} for row in rows]
+    """Rows with `group`, `kind`, `a`, `b`, `same_answer`, from JSON lines or `same or trap | kind | a | b`.
+
+    A row without a group is one of its own.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if path.suffix == ".jsonl":
+        rows = map(json.loads, lines)
+        return [{"kind": row.get("category"), "group": row.get("id"), **row} for row in rows]
+    parts = [line.split(" | ") for line in lines if line and not line.startswith("#")]
+    return [
+        {"group": first, "kind": kind, "a": first, "b": second, "same_answer": label == "same"}
+        for label, kind, first, second in parts
+    ]
 
 
 def measured(rows: Sequence[dict[str, Any]], embedder: Embedder) -> Pairs:
@@ -122,24 +159,40 @@ def fit_with_knots(pairs: Pairs, embedder: str) -> tuple[Calibration, np.ndarray
     return fit(pairs, embedder, knots_of(held_out, pairs.y)), held_out
 
 
+def held_out_shares(calibration: Calibration, held_out: np.ndarray) -> np.ndarray:
+    """The lower bound that the knots give to held-out scores."""
+    places, shares = zip(*calibration.knots, strict=True)
+    return np.where(held_out < places[0], 0.0, np.interp(held_out, places, shares))
+
+
+def served(calibration: Calibration, pairs: Pairs) -> np.ndarray:
+    """The lower bound for every pair, 0 where a guard refuses."""
+    return np.array([
+        calibration.probability(values).lower if passed else 0.0
+        for values, passed in zip(pairs.x.tolist(), pairs.passed, strict=True)
+    ])  # fmt: skip
+
+
 def knots_of(held_out: np.ndarray, same: np.ndarray) -> list[tuple[float, float]]:
     """(score, Wilson's lower bound on the share of equal answers) of blocks of pairs, non-decreasing.
 
-    Pool-adjacent-violators (Ayer et al. 1955) over blocks of at least MIN_KNOT_PAIRS neighbours by score.
+    Pool-adjacent-violators (Ayer et al. 1955) over blocks of at least MIN_KNOT_PAIRS neighbours by score. A knot lies
+    where an eighth of its block lies below: what holds of the whole block is not claimed of its edge.
     """
     kept = np.isfinite(held_out)
     order = np.argsort(held_out[kept], kind="stable")
     ranked, labels = held_out[kept][order], same[kept][order]
-    blocks: list[list[float]] = []  # [lowest score, equal, pairs]
+    blocks: list[list[int]] = []  # [first, equal, pairs]
     for start in range(0, len(ranked) - MIN_KNOT_PAIRS + 1, MIN_KNOT_PAIRS):
         end = len(ranked) if start + 2 * MIN_KNOT_PAIRS > len(ranked) else start + MIN_KNOT_PAIRS
-        blocks.append([float(ranked[start]), float(labels[start:end].sum()), float(end - start)])
+        blocks.append([start, int(labels[start:end].sum()), end - start])
         while len(blocks) > 1 and blocks[-2][1] / blocks[-2][2] >= blocks[-1][1] / blocks[-1][2]:
             last = blocks.pop()
             blocks[-1][1] += last[1]
             blocks[-1][2] += last[2]
-    lower = [wilson_lower(int(equal), int(total)) for _, equal, total in blocks]
-    return [(score, share) for (score, _, _), share in zip(blocks, np.maximum.accumulate(lower).tolist(), strict=True)]
+    lower = np.maximum.accumulate([wilson_lower(equal, total) for _, equal, total in blocks])
+    places = [float(ranked[start + total // 8]) for start, _, total in blocks]
+    return [(float(ranked[0]), 0.0), *zip(places, lower.tolist(), strict=True)]
 
 
 def wilson_lower(successes: int, total: int, z: float = Z) -> float:

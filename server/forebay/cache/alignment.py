@@ -118,7 +118,24 @@ def _are_related(first: Token, second: Token) -> bool:
     return second.lemma in english().related.get(first.lemma, ())
 
 
-_AGAINST = ("un", "in", "im", "dis", "non", "il", "ir", "mis", "de", "re", "over", "under", "pre", "post", "anti", "self")
+_AGAINST = (
+    "un",
+    "in",
+    "im",
+    "dis",
+    "non",
+    "il",
+    "ir",
+    "mis",
+    "de",
+    "re",
+    "over",
+    "under",
+    "pre",
+    "post",
+    "anti",
+    "self",
+)
 
 
 def _is_opposite(first: Token, second: Token) -> bool:

@@ -25,11 +25,11 @@ class Probability:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """`weights` and `covariance` are over the standardised features, the intercept last.
+    """`weights` and `factor` are over the standardised features, the intercept last.
 
-    `covariance` is that of the weights, robust to pairs of one group being alike (sandwich estimator, Liang and Zeger
-    1986), as rows of its Cholesky factor; `z` is the normal quantile of the bound. `knots` map the score's lower end to
-    the share of equal answers that pairs held out of the fit had from there on, at its lower confidence bound.
+    The rows of `factor` are a root of the weights' covariance, robust to pairs of one group being alike (sandwich
+    estimator, Liang and Zeger 1986); `z` is the normal quantile of the bound. `knots` map the score's lower end to the
+    share of equal answers that pairs held out of the fit had around it, at its lower confidence bound.
     """
 
     embedder: str
@@ -72,12 +72,12 @@ def _times(first: float, second: float) -> float:
 
 
 def load_calibration(embedder: str) -> Calibration:
-    """The one shipped for this embedder's name. Raises ConfigurationError where there is none, or for other features."""
+    """The one shipped for this embedder's name. Raises ConfigurationError if there is none or its features differ."""
     name = embedder.replace("/", "-").lower()
     resource = files("forebay.cache").joinpath("data", f"calibration-{name}.json")
     if not resource.is_file():
         raise ConfigurationError(
-            f"No calibration is shipped for the embedder {embedder}: fit one with scripts/fit_cache_calibration.py."
+            f"No calibration is shipped for the embedder {embedder}: scripts/fit_cache_calibration.py fits one."
         )
     return parse_calibration(resource.read_text(encoding="utf-8"))
 

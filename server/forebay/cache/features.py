@@ -7,11 +7,11 @@ from collections import Counter
 
 from forebay.cache.alignment import Alignment
 from forebay.cache.analysis import Analysis, Token
-from forebay.cache.lexicon import english
+from forebay.cache.lexicon import english, word_set
 
 NAMES = (
     "cosine",  # of the two match forms' unit vectors
-    "cosine_above_80", "cosine_above_90", "cosine_above_95",  # what it has over 0.8, 0.9, 0.95: close paraphrases lie there
+    "cosine_above_80", "cosine_above_90", "cosine_above_95",  # what it has over that: close paraphrases lie there
     "replaced_any", "replaced",  # content words left over on both sides: one stands in the other's place
     "added_any", "added",  # content words left over on one side alone
     "light_added",  # light words left over, on either side
@@ -23,7 +23,8 @@ NAMES = (
     "person_changed",  # `my` against `your`
     "tense_changed",  # one asks about the past
     "asks_differ",  # both name a kind of question, and not the same one
-    "asks_missing_hard", "asks_missing",  # one names a kind more: with an answer of its own that the other has no noun for; any
+    "asks_missing_hard",  # one names a kind more, with an answer of its own, and there is no noun for it (`reason`)
+    "asks_missing",  # one names a kind more
     "order",  # places where the order turns, beyond one phrase moved to the front
     "governors_changed",  # matched words under another directed preposition
     "same_words",  # nothing but manners differs
@@ -31,20 +32,28 @@ NAMES = (
     "length_ratio",  # log of the longer over the shorter, in content words
     "replaced_far", "added_far",  # these times what the cosine lacks
 )  # fmt: skip
-_PERSONS = frozenset("i me my mine we us our you your yours he his she her they their them it its".split())
-_PAST = frozenset("was were did had".split())
+_PERSONS = word_set("i me my mine we us our you your yours he his she her they their them it its")
+_PAST = frozenset(["was", "were", "did", "had"])
 # What asks for the same in other words: `how many people live in` and `what is the population of`.
 _ASK_NOUNS = {
-    ask: frozenset(nouns.split())
+    ask: word_set(nouns)
     for ask, nouns in {
-        "@why": "reason cause causes make", "@when": "date day time month year deadline hour", "@who": "name author person winner inventor",
-        "@where": "address location place city country site", "@count": "number population inhabitant limit maximum total allowance",
-        "@often": "frequency schedule", "@duration": "time length duration turnaround period last",
-        "@price": "cost price fee charge rate pay expensive cheap", "@amount": "amount number allowance limit maximum level rate dose",
-        "@difference": "differ compare", "@meaning": "mean explain definition", "@manner": "explain principle", "@must": "required necessary mandatory",
+        "@why": "reason cause causes make",
+        "@when": "date day time month year deadline hour",
+        "@who": "name author person winner inventor",
+        "@where": "address location place city country site",
+        "@count": "number population inhabitant limit maximum total allowance",
+        "@often": "frequency schedule",
+        "@duration": "time length duration turnaround period last",
+        "@price": "cost price fee charge rate pay expensive cheap",
+        "@amount": "amount number allowance limit maximum level rate dose",
+        "@difference": "differ compare",
+        "@meaning": "mean explain definition",
+        "@manner": "explain principle",
+        "@must": "required necessary mandatory",
     }.items()
-}  # fmt: skip
-_DIRECTED = frozenset("from to into onto before after between over under without against during".split())
+}
+_DIRECTED = word_set("from to into onto before after between over under without against during")
 
 
 def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: float) -> tuple[float, ...]:
@@ -113,7 +122,7 @@ def _heavy(tokens: tuple[Token, ...]) -> int:
 
 
 def _turns(first: Analysis, second: Analysis, alignment: Alignment) -> int:
-    """How often the order of the matches turns back; a phrase with its preposition moved to the front or end is no turn."""
+    """How often the order of the matches turns back; a phrase moved with its preposition is no turn."""
     places = [match.second for match in alignment.matches]
     turns = [at for at in range(1, len(places)) if places[at] < places[at - 1]]
     if len(turns) == 1 and places[turns[0] :] + places[: turns[0]] == sorted(places):
@@ -127,5 +136,7 @@ def _turns(first: Analysis, second: Analysis, alignment: Alignment) -> int:
 
 
 def _governors_changed(first: Analysis, second: Analysis, alignment: Alignment) -> int:
-    pairs = [(first.content[match.first].governor, second.content[match.second].governor) for match in alignment.matches]
+    pairs = [
+        (first.content[match.first].governor, second.content[match.second].governor) for match in alignment.matches
+    ]
     return sum(ours != theirs and bool(_DIRECTED & {ours, theirs}) for ours, theirs in pairs)

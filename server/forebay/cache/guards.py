@@ -7,13 +7,13 @@ say in words what it found.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from forebay.cache.alignment import Alignment, are_opposite
 from forebay.cache.analysis import MAX_WORDS, Analysis, Token
-from forebay.cache.lexicon import english
+from forebay.cache.lexicon import english, word_set
 from forebay.cache.quantities import Quantity
 
 
@@ -53,7 +53,7 @@ def _code(first: Analysis, second: Analysis, _: Alignment) -> str | None:
 
 
 def _quantities(first: Analysis, second: Analysis, _: Alignment) -> str | None:
-    """Amounts agree in one unit (`two weeks`, `14 days`) or, where one goes without (`18`, `18-year-old`), in number."""
+    """Amounts agree in one unit (`two weeks`, `14 days`) or, where one has none (`18`, `18-year-old`), in number."""
     ours, theirs = list(first.quantities), list(second.quantities)
     for is_match in (Quantity.equals, Quantity.may_equal):
         for quantity in list(ours):
@@ -90,7 +90,7 @@ def _opposites(first: Analysis, second: Analysis, alignment: Alignment) -> str |
 
 
 # Prepositions of many senses: `in the morning`, `on Monday` and `at night` set nothing against each other.
-_WEAK = frozenset("in on at to for of with by as do come go not no so".split())
+_WEAK = word_set("in on at to for of with by as do come go not no so")
 
 
 def _names(first: Analysis, second: Analysis, alignment: Alignment) -> str | None:
@@ -103,10 +103,10 @@ def _is_name(token: Token) -> bool:
     return token.is_name or (token.lemma in _CALENDAR)
 
 
-_CALENDAR = frozenset(
-    "monday tuesday wednesday thursday friday saturday sunday weekday weekend january february march april june july august "
-    "september october november december today tomorrow yesterday tonight christmas easter spring summer autumn winter "
-    "morning afternoon evening night midday noon midnight monthly weekly daily yearly hourly".split()
+_CALENDAR = word_set(
+    "monday tuesday wednesday thursday friday saturday sunday weekday weekend january february march april june "
+    "july august september october november december today tomorrow yesterday tonight christmas easter spring "
+    "summer autumn winter morning afternoon evening night midday noon midnight monthly weekly daily yearly hourly"
 )
 
 
@@ -117,33 +117,39 @@ def _owners(first: Analysis, second: Analysis, alignment: Alignment) -> str | No
     return _versus(ours, theirs) if ours or theirs else None
 
 
-_FROM = frozenset({"from"})
-_TOWARDS = frozenset("to into onto".split())
+_TOWARDS = frozenset({"to", "into", "onto"})
 
 
 def _roles(first: Analysis, second: Analysis, alignment: Alignment) -> str | None:
-    """`from Oslo to Rome` and `from Rome to Oslo`: two words, or two quantities, that take each other's preposition."""
-    ours, theirs = sorted(first.governed), sorted(second.governed)
-    if ours != theirs and len(set(ours)) > 1 and len(set(theirs)) > 1 and {where for where, _ in ours} == {where for where, _ in theirs}:
-        return _versus(*([f"{where} {amount}" for where, amount in each] for each in (ours, theirs)))
-    if "i" in {first.subject, second.subject} and first.subject != second.subject and first.subject and second.subject:
+    """`from Oslo to Rome`, `from Rome to Oslo`: two words or quantities that take each other's place, or who acts."""
+    if _exchanged_quantities(first, second):
+        return _versus(*([f"{where} {amount}".lstrip() for where, amount in each.governed] for each in (first, second)))
+    subjects = {first.subject, second.subject}
+    if len(subjects) == 2 and "i" in subjects and "" not in subjects:
         return f"{first.subject} against {second.subject} as who acts"
-    changed = []
-    for match in alignment.matches:
-        token, other = first.content[match.first], second.content[match.second]
-        if token.governor != other.governor:
-            if {token.governor, other.governor} & _FROM and {token.governor, other.governor} & _TOWARDS:
-                return f"{token.governor} {token.word} against {other.governor} {other.word}"
-            changed.append((token, other))
+    pairs = [(first.content[match.first], second.content[match.second]) for match in alignment.matches]
+    moved = [(token, other) for token, other in pairs if token.governor != other.governor]
+    for token, other in moved:
+        governors = {token.governor, other.governor}
+        if "from" in governors and governors & _TOWARDS:
+            return f"{token.governor} {token.word} against {other.governor} {other.word}"
+    for one, another in combinations(moved, 2):
+        if one[0].governor == another[1].governor and one[1].governor == another[0].governor:
+            return f"{one[0].word} and {another[0].word} change places"
     named = [match for match in alignment.matches if first.content[match.first].is_name]
-    for one, two in combinations(named, 2):
-        if one.second > two.second and any(first.content[each.first] in (token for token, _ in changed) for each in (one, two)):
-            return f"{first.content[one.first].word} and {first.content[two.first].word} change places"
-    for token, other in changed:
-        for another, counterpart in changed:
-            if token.governor == counterpart.governor and other.governor == another.governor:
-                return f"{token.word} and {another.word} change places"
+    for match, later in combinations(named, 2):
+        words = [first.content[each.first] for each in (match, later)]
+        if match.second > later.second and any(token in words for token, _ in moved):
+            return f"{words[0].word} and {words[1].word} change places"
     return None
+
+
+def _exchanged_quantities(first: Analysis, second: Analysis) -> bool:
+    """The same prepositions, before other quantities."""
+    ours, theirs = sorted(first.governed), sorted(second.governed)
+    if ours == theirs or min(len(set(ours)), len(set(theirs))) < 2:
+        return False
+    return [where for where, _ in ours] == [where for where, _ in theirs]
 
 
 def _decisive(first: Analysis, second: Analysis, _: Alignment) -> str | None:
@@ -153,14 +159,14 @@ def _decisive(first: Analysis, second: Analysis, _: Alignment) -> str | None:
 
 
 _FAMILIES = tuple(
-    frozenset(family.split())
+    word_set(family)
     for family in (
-        "@when @duration @often @age", "@where @how @manner @far", "@who @whose", "@how @can", "@can @exist", "@must @should",
-        "@price @count @amount @size @height", "@difference @manner",
+        "@when @duration @often @age", "@where @how @manner @far", "@who @whose", "@how @can", "@can @exist",
+        "@must @should", "@price @count @amount @size @height", "@difference @manner",
     )
 )  # fmt: skip
-_HARD = frozenset(
-    "@why @where @who @when @duration @often @price @count @amount @meaning @difference @must @age @far @size @height".split()
+_HARD = word_set(
+    "@why @where @who @when @duration @often @price @count @amount @meaning @difference @must @age @far @size @height"
 )
 
 
@@ -173,11 +179,8 @@ def _asks(first: Analysis, second: Analysis, _: Alignment) -> str | None:
     return None if any({ours, theirs} <= family for family in _FAMILIES) else f"{ours} against {theirs}"
 
 
-def _versus(ours: object, theirs: object) -> str:
-    def listed(words: object) -> str:
-        return ", ".join(words) or "nothing"  # type: ignore[arg-type]
-
-    return f"{listed(ours)} against {listed(theirs)}"
+def _versus(ours: Sequence[str], theirs: Sequence[str]) -> str:
+    return f"{', '.join(ours) or 'nothing'} against {', '.join(theirs) or 'nothing'}"
 
 
 Guard = Callable[[Analysis, Analysis, Alignment], str | None]

@@ -33,10 +33,14 @@ def _candidates(word: str) -> list[str]:
         if stem != word and len(stem) >= 3:
             undoubled = [stem[:-1]] if stem[-1] == stem[-2] and stem[-1] not in "ls" else []
             longer = [stem[:-1] + "y"] if stem.endswith("i") else []
-            return [*undoubled, *longer, stem + "e", stem] if _takes_e(stem) else [*undoubled, *longer, stem, stem + "e"]
+            return (
+                [*undoubled, *longer, stem + "e", stem] if _takes_e(stem) else [*undoubled, *longer, stem, stem + "e"]
+            )
     return []
 
 
 def _takes_e(stem: str) -> bool:
     """Whether the verb likelier ends in e: `update` from `updating`, yet `cook` from `cooking`."""
-    return stem[-1] in "cvuz" or (len(stem) > 2 and stem[-1] in "tsgrdklmnp" and stem[-2] in "aiou" and stem[-3] not in "aeiou")
+    return stem[-1] in "cvuz" or (
+        len(stem) > 2 and stem[-1] in "tsgrdklmnp" and stem[-2] in "aiou" and stem[-3] not in "aeiou"
+    )

@@ -20,10 +20,11 @@ Phrase = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
-    """Words in lower case, `known` with their rank: the lower, the more frequent. `synonyms`, `related`, `derived` and `opposites` are symmetric, over lemmas; `small` are the words of grammar and manners.
+    """Words in lower case, `known` with their rank: the lower, the more frequent.
 
-    `synonyms` are kept by hand; `related` share one of WordNet's first senses, which another sense may belie. `phrases`
-    maps the words of a phrase to the words that stand for it; `longest_phrase` is the number of words of the longest.
+    `synonyms`, `related`, `derived` and `opposites` are symmetric, over lemmas: `synonyms` are kept by hand; `related`
+    share one of WordNet's first senses, which another sense may belie. `small` are the words of grammar and manners.
+    `phrases` maps the words of a phrase to those that stand for it; `longest_phrase` is the longest's number of words.
     """
 
     known: Mapping[str, int]
@@ -47,6 +48,10 @@ class Lexicon:
     opposites: Mapping[str, frozenset[str]]
 
 
+def word_set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 @cache
 def english() -> Lexicon:
     """Takes about 0.1 s the first time and 20 MB."""
@@ -61,28 +66,36 @@ def english() -> Lexicon:
         pair for line in hand["synonyms"].strip().split("\n") for pair in combinations(line.split(), 2)
     )
     phrases = dict(_phrases(hand["phrases"]))
-    function = frozenset(hand["function"].split())
+    function = word_set(hand["function"])
     words = [pair.split() for pair in _entries(hand["irregular"])]
     variants = [pair.split() for pair in _entries(hand["variants"])]
     openings, closings, fillers = (
         frozenset(tuple(entry.split()) for entry in _entries(hand[name])) for name in ("opening", "closing", "anywhere")
     )
     return Lexicon(
-        known={word: rank for rank, word in enumerate([*known, *(word for words in phrases.values() for word in words)])},
-        function=function | frozenset(hand["decisive"].split()) | frozenset(hand["weighty"].split()),
-        light=frozenset(hand["light"].split()),
-        decisive=frozenset(hand["decisive"].split()),
-        weighty=frozenset(hand["weighty"].split()),
-        negators=frozenset(hand["negators"].split()),
-        reversers=frozenset(hand["reversers"].split()),
-        owners=frozenset(hand["owners"].split()),
-        small=function.union(hand["light"].split(), *openings, *closings, *fillers, *(words for words in phrases if phrases[words][0][0] == "@")),
+        known={
+            word: rank for rank, word in enumerate([*known, *(word for words in phrases.values() for word in words)])
+        },
+        function=function | word_set(hand["decisive"]) | word_set(hand["weighty"]),
+        light=word_set(hand["light"]),
+        decisive=word_set(hand["decisive"]),
+        weighty=word_set(hand["weighty"]),
+        negators=word_set(hand["negators"]),
+        reversers=word_set(hand["reversers"]),
+        owners=word_set(hand["owners"]),
+        small=function.union(
+            hand["light"].split(),
+            *openings,
+            *closings,
+            *fillers,
+            *(words for words in phrases if phrases[words][0][0] == "@"),
+        ),
         openings=openings,
         closings=closings,
         fillers=fillers,
         phrases=phrases,
         longest_phrase=max(len(phrase) for phrase in phrases),
-        lemmas={inflected: lemma for inflected, lemma in words} | {first: second for first, second in variants},
+        lemmas=dict([*words, *variants]),
         synonyms=synonyms,
         related=_symmetric(pairs["s"]),
         derived=_symmetric(pairs["d"]),

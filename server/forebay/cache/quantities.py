@@ -24,35 +24,30 @@ _SCALES = {"hundred": 100, "thousand": 1000, "k": 1000, "million": 10**6, "m": 1
 # Amounts of one dimension, in its smallest usual unit.
 _UNITS = {
     name: (dimension, Decimal(factor))
-    for dimension, units in {
-        "s": {"second|seconds|sec|secs|s": "1", "minute|minutes|min|mins": "60", "hour|hours|hr|hrs|h": "3600"},
-        "day": {"day|days": "1", "week|weeks|wk|wks": "7", "fortnight|fortnights": "14"},
-        "month": {"month|months|mth|mths": "1", "year|years|yr|yrs": "12", "decade|decades": "120"},
-        "g": {"mg|milligram|milligrams": "0.001", "g|gram|grams|grammes": "1", "kg|kgs|kilo|kilos|kilogram|kilograms": "1000"},
-        "lb": {"lb|lbs|pound|pounds": "1"},
-        "oz": {"oz|ounce|ounces": "1"},
-        "stone": {"stone|stones": "1"},
-        "m": {"mm|millimetre|millimetres|millimeter|millimeters": "0.001", "cm|centimetre|centimetres|centimeter|centimeters": "0.01",
-              "metre|metres|meter|meters": "1", "km|kms|kilometre|kilometres|kilometer|kilometers": "1000"},
-        "mile": {"mile|miles|mi": "1"},
-        "foot": {"foot|feet|ft": "1"},
-        "inch": {"inch|inches": "1"},
-        "ml": {"ml|millilitre|millilitres|milliliter|milliliters": "1", "cl": "10", "l|litre|litres|liter|liters": "1000"},
-        "cup": {"cup|cups": "1"},
-        "byte": {"b|byte|bytes": "1", "kb|kilobyte|kilobytes": "1000", "mb|megabyte|megabytes": "1000000", "gb|gig|gigs|gigabyte|gigabytes": "1000000000",
-                 "tb|terabyte|terabytes": "1000000000000"},
-        "percent": {"%|percent|pc": "1"},
-        "gbp": {"£|gbp|quid": "1"},
-        "usd": {"$|usd|dollar|dollars|buck|bucks": "1"},
-        "eur": {"€|eur|euro|euros": "1"},
-        "celsius": {"c|°c|celsius|centigrade": "1"},
-        "fahrenheit": {"f|°f|fahrenheit": "1"},
-        "degree": {"°|degree|degrees": "1"},
-        "watt": {"w|watt|watts": "1", "kw|kilowatt|kilowatts": "1000"},
-        "age": {"year-old": "1"},
-    }.items()
-    for names, factor in units.items()
-    for name in names.split("|")
+    for dimension, factor, names in (
+        ("s", "1", "second seconds sec secs s"), ("s", "60", "minute minutes min mins"),
+        ("s", "3600", "hour hours hr hrs h"),
+        ("day", "1", "day days"), ("day", "7", "week weeks wk wks"), ("day", "14", "fortnight fortnights"),
+        ("month", "1", "month months mth mths"), ("month", "12", "year years yr yrs"),
+        ("month", "120", "decade decades"),
+        ("g", "0.001", "mg milligram milligrams"), ("g", "1", "g gram grams grammes"),
+        ("g", "1000", "kg kgs kilo kilos kilogram kilograms"),
+        ("lb", "1", "lb lbs pound pounds"), ("oz", "1", "oz ounce ounces"), ("stone", "1", "stone stones"),
+        ("m", "0.001", "mm millimetre millimetres millimeter millimeters"),
+        ("m", "0.01", "cm centimetre centimetres centimeter centimeters"), ("m", "1", "metre metres meter meters"),
+        ("m", "1000", "km kms kilometre kilometres kilometer kilometers"),
+        ("mile", "1", "mile miles mi"), ("foot", "1", "foot feet ft"), ("inch", "1", "inch inches"),
+        ("ml", "1", "ml millilitre millilitres milliliter milliliters"), ("ml", "10", "cl"),
+        ("ml", "1000", "l litre litres liter liters"), ("cup", "1", "cup cups"),
+        ("byte", "1", "b byte bytes"), ("byte", "1000", "kb kilobyte kilobytes"),
+        ("byte", "1000000", "mb megabyte megabytes"),
+        ("byte", "1000000000", "gb gig gigs gigabyte gigabytes"), ("byte", "1000000000000", "tb terabyte terabytes"),
+        ("percent", "1", "% percent pc"), ("gbp", "1", "£ gbp quid"), ("usd", "1", "$ usd dollar dollars buck bucks"),
+        ("eur", "1", "€ eur euro euros"), ("celsius", "1", "c °c celsius centigrade"),
+        ("fahrenheit", "1", "f °f fahrenheit"),
+        ("degree", "1", "° degree degrees"), ("watt", "1", "w watt watts"), ("watt", "1000", "kw kilowatt kilowatts"),
+    )
+    for name in names.split()
 }  # fmt: skip
 _CURRENCY = re.compile(r"([£$€])\s?(\d[\d,.]*)")
 _NUMBER = re.compile(r"(\d[\d,]*(?:\.\d+)?)(st|nd|rd|th)?([a-z%°]*)")
@@ -112,7 +107,7 @@ def read_quantity(words: Sequence[str], at: int) -> tuple[Quantity, int] | None:
     if not suffix and following in {"am", "pm"}:
         hour = int(value) % 12 + (12 if following == "pm" else 0)
         return Quantity(_plain(value), f"{hour:02}:00", "time"), taken + 1
-    if not suffix and following in _SCALES and following not in {"m"}:
+    if not suffix and following in _SCALES and following != "m":
         value, taken = value * _SCALES[following], taken + 1
         following = words[at + taken] if at + taken < len(words) else ""
     if not suffix and following in {"year", "years", "month", "months", "week", "weeks"}:

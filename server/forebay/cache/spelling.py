@@ -45,11 +45,18 @@ def corrected(word: str) -> str:
         return word
     swapped = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(1, len(word) - 1))
     for candidates, max_rank in ((swapped, len(english().known)), (_one_slip(word), MAX_RANK)):
-        ranked = [(english().known.get(lemma_of(candidate), max_rank), candidate) for candidate in set(candidates)]
-        rank, best = min(ranked)
+        rank, best = min(((_rank(candidate), candidate) for candidate in candidates), default=(max_rank, word))
         if rank < max_rank:
             return best
     return word
+
+
+def _rank(word: str) -> int:
+    """By the dictionary form; the ending says of most letter strings that they are no inflection."""
+    known = english().known
+    if word in known or word.endswith(("s", "ed", "ing")):
+        return known.get(lemma_of(word), len(known))
+    return len(known)
 
 
 @lru_cache(maxsize=8192)
@@ -60,8 +67,8 @@ def with_small_words_corrected(word: str) -> str:
     """
     if len(word) < 4 or not word.isascii() or not word.isalpha() or is_known(word):
         return word
-    return min((small for small in english().small if abs(len(small) - len(word)) < 2 and len(small) > 3
-                and slips(word, small, 1) == 1), default=word)
+    small = english().small
+    return min((candidate for candidate in _one_slip(word) if candidate in small and len(candidate) > 3), default=word)
 
 
 def is_known(word: str) -> bool:
@@ -70,6 +77,8 @@ def is_known(word: str) -> bool:
 
 
 def _one_slip(word: str) -> Iterator[str]:
+    for at in range(len(word) - 1):
+        yield word[:at] + word[at + 1] + word[at] + word[at + 2 :]
     for at in range(len(word) + 1):
         head, tail = word[:at], word[at:]
         if tail:

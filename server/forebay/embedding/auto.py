@@ -11,7 +11,7 @@ INSTALL_SEMANTIC = "`pip install 'forebay[semantic]'`"
 
 
 def load_embedder(model: Path | None = None) -> Embedder:
-    """The packaged MiniLM or, from `model`, another model of its kind (see `minilm_impl.model_files`); loads it: about 0.2 s.
+    """The packaged MiniLM or, from the folder `model`, another of its kind; loads it, which takes about 0.3 s.
 
     Raises ConfigurationError, saying what to install or which file is missing.
     """

@@ -56,7 +56,7 @@ class EmbeddingBatcher:
         return self._embedder
 
     async def start(self) -> None:
-        """Loads the model and embeds once, so that the first request does not wait for it. Raises what loading raises."""
+        """Loads the model and embeds once, so that the first request need not wait. Raises what loading raises."""
         self._loop = asyncio.get_running_loop()
         loaded: asyncio.Future[Embedder] = self._loop.create_future()
         self._thread = threading.Thread(target=self._work, args=(loaded,), name="embedding", daemon=True)
@@ -92,14 +92,14 @@ class EmbeddingBatcher:
     def _work(self, loaded: asyncio.Future[Embedder]) -> None:
         try:
             embedder = self._load()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, start() raises it
+        except Exception as exc:
             self._tell(self._settle, loaded, exc)
             return
         self._tell(self._settle, loaded, embedder)
         while (batch := self._next_batch()) is not None:
             try:
                 outcomes: list[Vector | Exception] = list(embedder.embed(batch))
-            except Exception as exc:  # noqa: BLE001 - the callers of this batch raise it
+            except Exception as exc:
                 outcomes = [exc] * len(batch)
             self._tell(self._finish, batch, outcomes)
 

@@ -6,7 +6,7 @@ make a quarter of.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -67,8 +67,8 @@ class _Graph:
     """Nodes and constants in the making; every value gets a number for a name."""
 
     def __init__(self) -> None:
-        self._nodes: list[object] = []
-        self._constants: list[object] = []
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
         self._num_values = 0
 
     def constant(self, array: npt.NDArray[np.generic]) -> str:
@@ -76,12 +76,10 @@ class _Graph:
         self._constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def node(self, kind: str, inputs: list[str], domain: str = "", **attributes: float) -> str:
+    def node(self, kind: str, inputs: list[str], domain: str = "", **attributes: Any) -> str:
         return self.nodes(kind, inputs, 1, domain, **attributes)[0]
 
-    def nodes(
-        self, kind: str, inputs: list[str], num_results: int, domain: str = "", **attributes: float
-    ) -> list[str]:
+    def nodes(self, kind: str, inputs: list[str], num_results: int, domain: str = "", **attributes: Any) -> list[str]:
         outputs = [self._name() for _ in range(num_results)]
         self._nodes.append(helper.make_node(kind, inputs, outputs, domain=domain, **attributes))
         return outputs
