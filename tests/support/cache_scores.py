@@ -7,11 +7,9 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from forebay.cache.alignment import align
-from forebay.cache.analysis import analyse, match_form
+from forebay.cache.analysis import match_form
 from forebay.cache.calibration import load_calibration
-from forebay.cache.features import features
-from forebay.cache.guards import refusal
+from forebay.cache.decision import decide
 from forebay.embedding.auto import load_embedder
 from support.cache_stream import Score
 from support.cache_world import World
@@ -24,16 +22,11 @@ def scored(world: World) -> tuple[World, Score]:
     embedder = load_embedder()
     vectors = np.stack([vector for text in world.texts for vector in embedder.embed([match_form(text)])])
     calibration = load_calibration(embedder.name)
-    analysed = lru_cache(None)(lambda text: analyse(world.texts[text]))
 
     @lru_cache(None)
     def score(asked: int, stored: int) -> float:
-        first, second = analysed(asked), analysed(stored)
-        alignment = align(first, second)
-        if refusal(first, second, alignment) is not None:
-            return 0.0
         cosine = float(vectors[asked] @ vectors[stored])
-        return calibration.probability(features(first, second, alignment, cosine)).estimate
+        return decide(world.texts[asked], world.texts[stored], cosine, calibration).probability.estimate
 
     return world.with_nearest(nearest(vectors)), score
 
