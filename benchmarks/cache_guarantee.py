@@ -1,7 +1,7 @@
 """Whether the semantic tier keeps the error rate that was set: the decision and its labels on a generated stream.
 
-Each run asks 20,000 questions of `cache_stream/questions.txt`, worded in many ways, by Zipf's law over a popularity that
-drifts; labels come from the shadow mechanism alone. No engine and no HTTP: answers are known by their question.
+Each run asks 20,000 questions of `cache_stream/questions.txt`, worded in many ways, by Zipf's law over a popularity
+that drifts; labels come from the shadow mechanism alone. No engine and no HTTP: answers are known by their question.
 
 1. `rates`: at each `max_error_rate`, in how many runs the errors among hits exceeded it, and the share of true repeats
    that was served after the first 5,000 requests.
@@ -76,9 +76,7 @@ def judge(world: World, score: Score, seeds: int, number: int) -> dict[str, Any]
     confirmed = {"judge_false_alarm": twice.false_alarm, "judge_miss": twice.miss}
     return {
         f"{rate:g}": {
-            name: summary(
-                [run(world, score, aims, seed, judge=erring, **sized(number)) for seed in range(seeds)], rate
-            )
+            name: summary([run(world, score, aims, seed, judge=erring, **sized(number)) for seed in range(seeds)], rate)
             for name, erring, aims in (
                 ("unknown", once, Aims(rate)),
                 ("known", once, Aims(rate, **known)),

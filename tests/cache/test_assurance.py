@@ -185,7 +185,7 @@ def test_the_bound_of_the_hits_themselves_counts_their_labels_alone() -> None:
 
 
 def test_a_judge_known_to_err_is_allowed_for() -> None:
-    """Equal answers called different in 5% of cases: unknown, nothing is served at 3%; told, it is, with more labels."""
+    """Equal answers called different in 5% of cases: unknown, nothing is served at 3%; told, it is, and later."""
 
     def judged(assurance: Assurance) -> list[bool]:
         rng, hits = random.Random(7), []

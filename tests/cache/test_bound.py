@@ -126,7 +126,14 @@ def test_it_is_kept_as_json() -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [{"mass": -1.0}, {"wrong_mass": 11.0}, {"losses": [0.0]}, {"losses": [1.0] * 10}, {"mass": math.nan}, {"mass": "x"}],
+    [
+        {"mass": -1.0},
+        {"wrong_mass": 11.0},
+        {"losses": [0.0]},
+        {"losses": [1.0] * 10},
+        {"mass": math.nan},
+        {"mass": "x"},
+    ],
 )
 def test_what_no_labels_could_say_is_refused(damage: dict[str, object]) -> None:
     """A damaged file proves nothing good."""

@@ -22,9 +22,7 @@ def stream() -> tuple[World, Score]:
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.05])
-def test_errors_among_hits_stay_below_the_rate_and_repeats_are_served(
-    stream: tuple[World, Score], rate: float
-) -> None:
+def test_errors_among_hits_stay_below_the_rate_and_repeats_are_served(stream: tuple[World, Score], rate: float) -> None:
     """In both runs; at least 30% of what was asked before in other words comes from the cache."""
     for seed in SEEDS:
         outcome = run(*stream, Aims(rate), seed, number=NUM_REQUESTS, warm_up=WARM_UP)

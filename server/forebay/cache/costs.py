@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+_LONGEST_WINDOW = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class CostRule:
     """Counts are look-ups. Raises ValueError for values out of range."""
 
     span: int = 500
-    """Over how many recent ones times and the hit rate are averaged; as many are made before anything is decided."""
+    """Over how many recent ones times are averaged, and the hit rate too unless break-even is so low that it takes more
+    to tell; as many are made before anything is decided."""
     pause: int = 2_000
     """How many are left out before the next trial; doubled after each trial that fails."""
     longest_pause: int = 64_000
@@ -76,7 +79,7 @@ class Costs:
     def looked_up(self, lookup_s: float, *, hit: bool) -> None:
         span = self._rule.span
         self._lookup_s.add(lookup_s, span)
-        self._hit_rate.add(float(hit), span)
+        self._hit_rate.add(float(hit), self._window)
         self._num_lookups += 1
         if self._num_lookups >= span:
             self._judge()
@@ -85,9 +88,17 @@ class Costs:
         """A miss took the engine so long: what a hit would have saved."""
         self._saved_s.add(engine_s, self._rule.span)
 
+    @property
+    def _window(self) -> int:
+        """Look-ups over which the hit rate is averaged: in so many it can be seen to be half of break-even."""
+        even = self.break_even
+        if even <= 0:
+            return self._rule.span
+        return max(self._rule.span, min(_LONGEST_WINDOW, round(4 * self._rule.sureness**2 / even)))
+
     def _judge(self) -> None:
         rate, even = self._hit_rate.value, self.break_even
-        spread = math.sqrt(even * (1 - even) / self._rule.span)
+        spread = math.sqrt(even * (1 - even) / min(self._num_lookups, self._window))
         if self._saved_s.known and rate < even - self._rule.sureness * spread:
             self._pause = min(self._rule.longest_pause, max(2 * self._pause, self._rule.pause))
             self._left_out = 0
