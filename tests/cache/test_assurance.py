@@ -138,7 +138,7 @@ def test_suspicion_looks_closer() -> None:
     assurance = an_assurance()
     feed(assurance, 8000)
     assert assurance.hit_rate == 0.02
-    assurance.learn(Ruling("serve", 1.0, True, 0.02, 0.02, indexed=True), same=False)
+    assurance.learn(Ruling("serve", 1.0, True, 0.02, 0.02), same=False)
     assert assurance.hit_rate == 0.2
     feed(assurance, 4000, seed=4)
     assert assurance.hit_rate == 0.02
@@ -163,15 +163,6 @@ def test_labels_that_could_not_be_had_are_counted_and_prove_nothing() -> None:
     assert assurance.threshold is None
     assert assurance.tally.counts["observed_lost"] == 1000
     assert assurance.standing().error_upper95 == 1.0
-
-
-def test_while_observing_the_search_is_kept_as_if_hits_were_served() -> None:
-    """What would be served is kept out of it, but for the share that would be regenerated; misses go into it."""
-    assurance = an_assurance(0.005)
-    ruled = [ruling for ruling, _ in feed(assurance, 1500)][400:]
-    would_be_hits = [ruling.indexed for ruling in ruled if ruling.action == "observe"]
-    assert 0 < sum(would_be_hits) < 0.1 * len(would_be_hits)
-    assert all(ruling.indexed for ruling in ruled if ruling.action == "miss")
 
 
 def test_the_bound_of_the_hits_themselves_counts_their_labels_alone() -> None:

@@ -136,8 +136,7 @@ class _Tier:
         self._judge = judge
         self._broken = broken
         self._rng = random.Random(f"judge {seed}")
-        self._exact_until = [-1] * len(world.texts)
-        self._found_until = [-1] * len(world.texts)
+        self._stored_until = [-1] * len(world.texts)
         self._known_until = [-1] * world.num_questions
         self._shadow: deque[tuple[int, Ruling, int, int]] = deque()
 
@@ -145,14 +144,14 @@ class _Tier:
         while self._shadow and self._shadow[0][0] <= at:
             _, ruling, asked, entry = self._shadow.popleft()
             self._learn(at, ruling, asked, entry)
-            self._store(at, asked, indexed=True)
-        if self._exact_until[text] > at:
+            self._store(at, asked)
+        if self._stored_until[text] > at:
             self.outcome.exact += 1
             return
         self.outcome.late_repeats += late and self._known_until[self._world.questions[text]] > at
         entry, score = self._best(at, text)
         if entry is None:
-            self._store(at, text, indexed=True)
+            self._store(at, text)
             return
         ruling = self.assurance.decide(score)
         if ruling.action == "serve":
@@ -161,7 +160,7 @@ class _Tier:
         self.outcome.observed += ruling.action == "observe"
         if ruling.labelled:
             self._learn(at, ruling, text, entry)
-        self._store(at, text, indexed=ruling.indexed)
+        self._store(at, text)
 
     def _serve(self, at: int, text: int, entry: int, ruling: Ruling, late: bool) -> None:
         is_right = self._is_same(at, text, entry)
@@ -178,7 +177,7 @@ class _Tier:
         """Of the nearest few that are stored, the one that scores best."""
         best, entry, num_found = -1.0, None, 0
         for near in self._world.nearest[text]:
-            if self._found_until[near] > at:
+            if self._stored_until[near] > at:
                 num_found += 1
                 if (score := self._score(text, near)) > best:
                     best, entry = score, near
@@ -186,10 +185,8 @@ class _Tier:
                     break
         return entry, best
 
-    def _store(self, at: int, text: int, *, indexed: bool) -> None:
-        self._exact_until[text] = at + EXPIRY
-        if indexed:
-            self._found_until[text] = self._known_until[self._world.questions[text]] = at + EXPIRY
+    def _store(self, at: int, text: int) -> None:
+        self._stored_until[text] = self._known_until[self._world.questions[text]] = at + EXPIRY
 
     def _learn(self, at: int, ruling: Ruling, text: int, entry: int) -> None:
         self.assurance.learn(ruling, same=self._judge.says_same(self._rng, self._is_same(at, text, entry)))

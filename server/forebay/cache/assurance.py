@@ -6,15 +6,12 @@ What is claimed. Let a candidate at or above a cut be wrong with chance mu, give
 probabilities that are fixed before outcomes are known and weigh as the reciprocal, so they stand for all candidates.
 
 From labels to hits. While the tier observes, every candidate is labelled, so most evidence is older than the hits it
-vouches for. Three things would make hits worse than what was observed, and are seen to:
+vouches for. What could make hits worse than what was observed, and what is done:
 
-- A served request's own answer is not stored, so what it resembles is served wrongly too. Therefore most of what
-  would be served is kept out of the search while observing as well (`Ruling.indexed`): the errors observed are those
-  that serving would make.
-- A wrong hit that many ask for counts each time it is served. Each time it may be regenerated too, and then the text
-  has an answer of its own and leaves the hits.
-- Errors may rise later. Labels of hits and near misses go on, a detector (`drift`) watches each cut, under suspicion
-  more hits are labelled, an alarm forgets the evidence: a stricter cut serves, or none, until new labels prove it.
+- Errors may rise. Labels of hits and near misses go on, detectors (`drift`) watch both, under suspicion more hits are
+  labelled, an alarm forgets the evidence: a stricter cut serves, or none, until new labels prove it.
+- A request that is served stores no answer of its own, so a wrong hit may be repeated, for the same text or one like
+  it. Each time it may be regenerated; then the answer is stored, and found instead. Near misses store theirs anyway.
 
 `served` bounds the errors among the very hits served, whatever the requests are and however they drift: there only
 the drawing of labels is random. It needs many hits to say much, and is for reading.
@@ -78,19 +75,19 @@ class Assurance:
         if not len(self._cuts):
             if wanted:
                 self._pilot(score)
-            return Ruling("observe" if wanted else "miss", score, wanted, float(wanted), 1.0, indexed=True)
+            return Ruling("observe" if wanted else "miss", score, wanted, float(wanted), 1.0)
         self._cuts.seen(score)
         threshold = self.threshold
         if threshold is None:
             if score >= self._cuts[self._target].score:
-                return Ruling("observe", score, True, 1.0, 1.0, indexed=self._draw.random() < self.aims.hit_rate)
-            return Ruling("miss", score, wanted, float(wanted), 1.0, indexed=True)
+                return Ruling("observe", score, True, 1.0, 1.0)
+            return Ruling("miss", score, wanted, float(wanted), 1.0)
         rate = self.hit_rate
         if score < threshold:
-            return Ruling("miss", score, wanted, float(wanted), rate, indexed=True)
+            return Ruling("miss", score, wanted, float(wanted), rate)
         labelled = self._draw.random() < rate
         self._count_hit(labelled)
-        return Ruling("serve", score, labelled, rate, rate, indexed=labelled)
+        return Ruling("serve", score, labelled, rate, rate)
 
     def learn(self, ruling: Ruling, *, same: bool | None) -> None:
         """The label that a ruling asked for. None: it could not be had, for reasons that have nothing to do with the

@@ -34,8 +34,6 @@ class Ruling:
     """With which `labelled` was drawn, in [0, 1]."""
     reference: float
     """The least probability that any candidate is labelled with at that time, in (0, 1]."""
-    indexed: bool
-    """Whether the request's own answer, when there is one, may be found by meaning; it may be found exactly anyway."""
 
     @property
     def weight(self) -> float:
