@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 from forebay.cache.language import is_english
 from forebay.cache.lemmas import lemma_of
@@ -41,6 +42,7 @@ class Analysis:
     """`words` is what was said without the manners, phrases replaced; `content` and `function` share out its words.
 
     `asks` are kinds of question (`@how`), `main_ask` is the first; `subject` is who acts, where that can be told;
+    `persons` are the grammatical persons in order, one after the other at once counted once;
     `governed` are the quantities with the preposition before each; `decisive` the small words that change an answer.
     """
 
@@ -50,6 +52,7 @@ class Analysis:
     asks: frozenset[str]
     main_ask: str
     subject: str
+    persons: tuple[str, ...]
     quantities: tuple[Quantity, ...]
     governed: tuple[tuple[str, str], ...]
     code: tuple[str, ...]
@@ -87,7 +90,7 @@ def match_form(text: str) -> str:
 def _unread(text: str) -> Analysis:
     nothing: tuple[str, ...] = ()
     return Analysis(
-        words=(text,), content=(), function=nothing, asks=frozenset(), main_ask="", subject="", quantities=(),
+        words=(text,), content=(), function=nothing, asks=frozenset(), main_ask="", subject="", persons=(), quantities=(),
         governed=(), code=nothing, decisive=nothing, num_negators=0, num_words=MAX_WORDS + 1, is_english=True,
     )  # fmt: skip
 
@@ -127,6 +130,7 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
         asks=frozenset(asks),
         main_ask=next((word for word in words if word in asks), ""),
         subject=_subject(words),
+        persons=tuple(person for person, _ in groupby(_PERSONS[word] for word in function if word in _PERSONS)),
         quantities=tuple(sorted(amount for _, amount in quantities)),
         governed=tuple((before, str(amount)) for before, amount in quantities),
         code=code,
@@ -144,8 +148,19 @@ def _is_content(words: list[str], at: int, named: frozenset[str]) -> bool:
     return words[at] == "may" and "may" in named
 
 
-_PREPOSITIONS = word_set("from to into onto in on at for of with without before after between over under against by as")
+_PREPOSITIONS = word_set(
+    "from to into onto in on at for of with without before after between over under against by as about near across off "
+    "through along beside behind"
+)
 _BREAKS = word_set("and or but if then when while because i you we they is are do does what which who")
+_PERSONS = {
+    word: person
+    for person, words in (
+        ("first", "i me my mine we us our ours"), ("second", "you your yours"), ("he", "he him his"), ("she", "she her hers"),
+        ("they", "they them their"),
+    )
+    for word in words.split()
+}  # fmt: skip
 _GOVERNORS = {"into": "to", "onto": "to"}
 _FIRST_PERSON = word_set("i we @how @can @must @should")
 

@@ -117,6 +117,14 @@ def _owners(first: Analysis, second: Analysis, alignment: Alignment) -> str | No
     return _versus(ours, theirs) if ours or theirs else None
 
 
+def _persons(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    """`can I call you` against `can you call me`; `my` in one and `your` in the other."""
+    ours, theirs = set(first.persons), set(second.persons)
+    is_exchanged = bool(ours - theirs) and bool(theirs - ours)
+    is_turned = ours == theirs and len(ours) > 1 and first.persons[0] != second.persons[0]
+    return _versus(first.persons, second.persons) if is_exchanged or is_turned else None
+
+
 _TOWARDS = frozenset({"to", "into", "onto"})
 
 
@@ -193,6 +201,7 @@ GUARDS: tuple[tuple[str, Guard], ...] = (
     ("opposites", _opposites),
     ("names", _names),
     ("owners", _owners),
+    ("persons", _persons),
     ("decisive", _decisive),
     ("roles", _roles),
     ("question", _asks),
