@@ -91,7 +91,13 @@ def _rates(shares: Any, pairs: Pairs) -> list[tuple[object, ...]]:
 
 def _thresholds(calibration: Calibration) -> list[tuple[object, ...]]:
     return [
-        (rate, *(next((f"{score:.2f}" for score, share in knots if share >= 1 - rate), "none") for knots in calibration.knots))
+        (
+            rate,
+            *(
+                next((f"{score:.2f}" for score, share in knots if share >= 1 - rate), "none")
+                for knots in calibration.knots
+            ),
+        )
         for rate in RATES
     ]
 

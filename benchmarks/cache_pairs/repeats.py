@@ -128,9 +128,7 @@ cheque > check
 favourite > favorite
 travelling > traveling
 """
-SWAPS = {
-    old: news.split(" / ") for old, news in (line.split(" > ") for line in _SWAPS.strip().splitlines())
-}
+SWAPS = {old: news.split(" / ") for old, news in (line.split(" > ") for line in _SWAPS.strip().splitlines())}
 
 
 def repeats(rng: random.Random, text: str) -> Iterator[tuple[str, str]]:
@@ -141,7 +139,7 @@ def repeats(rng: random.Random, text: str) -> Iterator[tuple[str, str]]:
         ("fronting", _front), ("wording", _reword), ("mild", _soften),
     ]  # fmt: skip
     always = [maker for maker in makers if maker[0] in {"wording", "fronting", "contraction"}]
-    for kind, maker in [*always, always[-1], *rng.sample(makers, 2)]:
+    for kind, maker in [*always, always[-1], always[-1], *rng.sample(makers, 2)]:
         changed = maker(rng, text)
         if changed is not None and changed != text:
             if rng.random() < 0.15:

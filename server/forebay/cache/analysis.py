@@ -123,6 +123,8 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
             is_light = lemma in lexicon.light and word not in named
             content.append(Token(word, lemma, is_light, word in named or not is_known, is_known, governor))
     content, asks = _priced(content, asks, "what" in function)
+    if "@duration" in asks:  # `how long does it take` and `how long is` ask one thing
+        content = [token for token in content if token.lemma != "take"]
     return Analysis(
         words=tuple(words),
         content=tuple(content),
@@ -198,7 +200,7 @@ def _joined_particles(words: list[str]) -> list[str]:
 
 def _priced(content: list[Token], asks: set[str], has_what: bool) -> tuple[list[Token], set[str]]:
     """`what does it cost`, `what's the price of` and `how much is` ask one thing, and `cost` is no more content."""
-    is_priced = any(token.lemma in {"cost", "price"} for token in content)
-    if "@price" not in asks and not (is_priced and (asks == {"@amount"} or (has_what and not asks))):
+    priced = [token for token in content if token.lemma in {"cost", "price"} and token.governor != "of"]
+    if "@price" not in asks and not (priced and (asks == {"@amount"} or (has_what and not asks))):
         return content, asks
-    return [token for token in content if token.lemma not in {"cost", "price"}], asks - {"@amount"} | {"@price"}
+    return [token for token in content if token not in priced], asks - {"@amount"} | {"@price"}

@@ -15,7 +15,6 @@ from importlib.resources import files
 from forebay.cache.features import NAMES, NOTHING_LEFT
 from forebay.errors import ConfigurationError
 
-
 Knots = tuple[tuple[float, float], ...]
 
 
@@ -63,7 +62,6 @@ class Calibration:
     def _standardised(self, features: Sequence[float]) -> list[float]:
         spread = zip(features, self.means, self.scales, strict=True)
         return [(value - mean) / scale for value, mean, scale in spread] + [1.0]
-
 
 
 def _held_out_share(knots: Knots, score: float) -> float:

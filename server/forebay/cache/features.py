@@ -57,7 +57,15 @@ _ASK_NOUNS = {
 _DIRECTED = word_set("from before after between over under without against during about near across off behind")
 # They take each other's place: the ingredients `of` a cake and `in` it.
 _LOOSE = word_set("of in on at for")
-_MODALS = {"can": "can", "could": "can", "may": "can", "should": "should", "must": "must", "will": "will", "would": "will"}
+_MODALS = {
+    "can": "can",
+    "could": "can",
+    "may": "can",
+    "should": "should",
+    "must": "must",
+    "will": "will",
+    "would": "will",
+}
 
 
 def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: float) -> tuple[float, ...]:
