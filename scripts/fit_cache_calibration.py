@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "benchmarks")]
 
-from cache_pairs.fitting import Pairs, fit_with_knots, held_out_shares, measured, read_pairs, served  # noqa: E402
+from cache_pairs.fitting import Pairs, fingerprint, fit_with_knots, held_out_shares, measured, read_pairs, served  # noqa: E402
 from forebay.cache.calibration import Calibration, parse_calibration  # noqa: E402 - after the path
 from forebay.cache.features import NAMES  # noqa: E402 - after the path
 from forebay.embedding.auto import load_embedder  # noqa: E402 - after the path
@@ -39,6 +39,7 @@ def as_json(calibration: Calibration) -> str:
     fields = {
         "embedder": calibration.embedder,
         "features": list(NAMES),
+        "fitted_on": fingerprint(PAIRS, DATA),
         "z": calibration.z,
         **{name: rounded(getattr(calibration, name)) for name in ("means", "scales", "weights", "factor", "knots")},
     }

@@ -5,6 +5,7 @@ numpy only. Everything is deterministic: folds come from the groups' names, the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections.abc import Sequence
@@ -107,6 +108,12 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
         {"group": first, "kind": kind, "a": first, "b": second, "same_answer": label == "same"}
         for label, kind, first, second in parts
     ]
+
+
+def fingerprint(pairs: Path, data: Path) -> str:
+    """Of everything a fit depends on but the code: the pairs and the lexicon."""
+    files = (pairs / "pairs.jsonl", data / "english.toml", data / "relations.txt.gz", data / "words.txt.gz")
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def measured(rows: Sequence[dict[str, Any]], embedder: Embedder) -> Pairs:

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from forebay.cache.language import is_english
 from forebay.cache.lemmas import lemma_of
-from forebay.cache.lexicon import english, word_set
+from forebay.cache.lexicon import ASKED, ASKER, english, word_set
 from forebay.cache.quantities import Quantity, read_quantity
 from forebay.cache.spelling import corrected
 from forebay.cache.words import split_code, split_words, with_phrases_replaced, without_manners
@@ -112,7 +112,7 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
             continue
         at += 1
         if word.startswith("@"):
-            asks.add(word)
+            asks.update({word} - {ASKER, ASKED})
             governor = ""
         elif word in lexicon.function and not _is_content(words, at - 1, named):
             function.append(word)
@@ -126,13 +126,13 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
     if "@duration" in asks:  # `how long does it take` and `how long is` ask one thing
         content = [token for token in content if token.lemma != "take"]
     return Analysis(
-        words=tuple(words),
+        words=tuple(word for word in words if word not in {ASKER, ASKED}),
         content=tuple(content),
         function=tuple(function),
         asks=frozenset(asks),
         main_ask=next((word for word in words if word in asks), ""),
         subject=_subject(words),
-        persons=tuple(person for person, _ in groupby(_PERSONS[word] for word in function if word in _PERSONS)),
+        persons=_persons(words),
         quantities=tuple(sorted(amount for _, amount in quantities)),
         governed=tuple((before, str(amount)) for before, amount in quantities),
         code=code,
@@ -158,13 +158,20 @@ _BREAKS = word_set("and or but if then when while because i you we they is are d
 _PERSONS = {
     word: person
     for person, words in (
-        ("first", "i me my mine we us our ours"), ("second", "you your yours"), ("he", "he him his"), ("she", "she her hers"),
+        ("first", f"i me my mine we us our ours {ASKER}"), ("second", "you your yours"), ("he", "he him his"), ("she", "she her hers"),
         ("they", "they them their"),
     )
     for word in words.split()
 }  # fmt: skip
 _GOVERNORS = {"into": "to", "onto": "to"}
-_FIRST_PERSON = word_set("i we @how @can @must @should")
+_FIRST_PERSON = frozenset({"i", "we", ASKER})
+
+
+def _persons(words: list[str]) -> tuple[str, ...]:
+    """`how do you` means anyone, unless the asker is mentioned beside."""
+    is_spoken_to = any(_PERSONS.get(word) == "first" for word in words)
+    persons = (_PERSONS.get(word) or ("second" if word == ASKED and is_spoken_to else "") for word in words)
+    return tuple(person for person, _ in groupby(filter(None, persons)))
 
 
 def _subject(words: list[str]) -> str:

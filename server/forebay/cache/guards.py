@@ -40,6 +40,12 @@ def _length(first: Analysis, second: Analysis, _: Alignment) -> str | None:
     return None
 
 
+def _content(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    """`yes`, `go on`, `and then?`: where a message has no word of substance, only the same words are the same."""
+    is_empty = any(not each.content and not each.quantities and not each.code for each in (first, second))
+    return "no word of substance" if is_empty and first.words != second.words else None
+
+
 def _language(first: Analysis, second: Analysis, _: Alignment) -> str | None:
     if first.is_english != second.is_english:
         return "one is in English, the other is not"
@@ -194,6 +200,7 @@ def _versus(ours: Sequence[str], theirs: Sequence[str]) -> str:
 Guard = Callable[[Analysis, Analysis, Alignment], str | None]
 GUARDS: tuple[tuple[str, Guard], ...] = (
     ("length", _length),
+    ("content", _content),
     ("language", _language),
     ("code", _code),
     ("quantities", _quantities),
