@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "benchmarks")]
 
-from cache_pairs.fitting import Pairs, fit_with_knots, held_out_shares, measured, read_pairs, served  # noqa: E402
+from cache_pairs.fitting import Pairs, fingerprint, fit_with_knots, held_out_shares, measured, read_pairs, served  # noqa: E402
 from forebay.cache.calibration import Calibration, parse_calibration  # noqa: E402 - after the path
 from forebay.cache.features import NAMES  # noqa: E402 - after the path
 from forebay.embedding.auto import load_embedder  # noqa: E402 - after the path
@@ -39,6 +39,7 @@ def as_json(calibration: Calibration) -> str:
     fields = {
         "embedder": calibration.embedder,
         "features": list(NAMES),
+        "fitted_on": fingerprint(PAIRS, DATA),
         "z": calibration.z,
         **{name: rounded(getattr(calibration, name)) for name in ("means", "scales", "weights", "factor", "knots")},
     }
@@ -73,8 +74,8 @@ def report(calibration: Calibration, pairs: Pairs, shares: Any, untouched: Pairs
         ),
         "## Weights (log-odds for one standard deviation)",
         *_table(("feature", "weight"), [(name, f"{weight:+.2f}") for name, weight in weights if abs(weight) > 0.005]),
-        "## Knots: at this score at least this share of the held-out pairs had one answer",
-        *_table(("score", "share"), [(f"{score:.2f}", f"{share:.4f}") for score, share in calibration.knots]),
+        "## Scores from which a pair may be served",
+        *_table(("max_error_rate", "words left over", "nothing left over"), _thresholds(calibration)),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -87,6 +88,19 @@ def _rates(shares: Any, pairs: Pairs) -> list[tuple[object, ...]]:
         share, among = right / pairs.y.sum(), wrong / max(1, wrong + right)
         found.append((rate, f"{share:.1%}", f"{wrong} of {int((~pairs.y).sum())}", f"{among:.2%}"))
     return found
+
+
+def _thresholds(calibration: Calibration) -> list[tuple[object, ...]]:
+    return [
+        (
+            rate,
+            *(
+                next((f"{score:.2f}" for score, share in knots if share >= 1 - rate), "none")
+                for knots in calibration.knots
+            ),
+        )
+        for rate in RATES
+    ]
 
 
 def _by_kind(pairs: Pairs, shares: Any) -> list[tuple[object, ...]]:
@@ -115,7 +129,7 @@ def main() -> None:
     (DATA / f"calibration-{embedder.name.replace('/', '-').lower()}.json").write_text(text, encoding="utf-8")
     shipped = parse_calibration(text)
     untouched = measured(read_pairs(PAIRS / "held.txt"), embedder)
-    REPORT.write_text(report(shipped, pairs, held_out_shares(shipped, held_out), untouched), encoding="utf-8")
+    REPORT.write_text(report(shipped, pairs, held_out_shares(shipped, pairs, held_out), untouched), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ numpy only. Everything is deterministic: folds come from the groups' names, the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import numpy as np
 
 from forebay.cache.alignment import align
 from forebay.cache.analysis import analyse, match_form
-from forebay.cache.calibration import Calibration
-from forebay.cache.features import NAMES, features
+from forebay.cache.calibration import Calibration, Knots
+from forebay.cache.features import NAMES, NOTHING_LEFT, features
 from forebay.cache.guards import refusal
 from forebay.embedding.base import Embedder
 
@@ -25,7 +26,8 @@ HERE = Path(__file__).parent
 NUM_FOLDS = 5
 RIDGE = 2.0
 Z = 1.645  # one-sided 95%
-MIN_KNOT_PAIRS = 60
+WINDOWS = (150, 300, 600, 1200, 2400)
+KNOT_EVERY = 10
 # What can only speak for a pair and what only against it; the others are free. Data too poor in one kind of trap must
 # not teach that a replaced word is a good sign.
 FOR = [
@@ -76,6 +78,10 @@ class Pairs:
         return self.guard == ""
 
     @property
+    def is_whole(self) -> np.ndarray:
+        return self.x[:, NOTHING_LEFT] == 1
+
+    @property
     def fold(self) -> np.ndarray:
         return np.array([zlib.crc32(str(row["group"]).encode()) % NUM_FOLDS for row in self.rows])
 
@@ -104,6 +110,12 @@ def read_pairs(path: Path) -> list[dict[str, Any]]:
     ]
 
 
+def fingerprint(pairs: Path, data: Path) -> str:
+    """Of everything a fit depends on but the code: the pairs and the lexicon."""
+    files = (pairs / "pairs.jsonl", data / "english.toml", data / "relations.txt.gz", data / "words.txt.gz")
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+
+
 def measured(rows: Sequence[dict[str, Any]], embedder: Embedder) -> Pairs:
     texts = sorted({match_form(row[side]) for row in rows for side in "ab"})
     vectors = dict(zip(texts, embedder.embed(texts), strict=True))
@@ -119,7 +131,7 @@ def measured(rows: Sequence[dict[str, Any]], embedder: Embedder) -> Pairs:
     return Pairs(list(rows), np.array(values, dtype=np.float64), labels, np.array(guards))
 
 
-def fit(pairs: Pairs, embedder: str, knots: Iterable[tuple[float, float]] = ((-30.0, 0.0),)) -> Calibration:
+def fit(pairs: Pairs, embedder: str, knots: tuple[Knots, Knots] = ((), ())) -> Calibration:
     """Logistic regression on what the guards let pass, with bounded signs and a ridge, and its sandwich covariance."""
     kept = pairs.only(pairs.passed)
     means, scales = kept.x.mean(0), kept.x.std(0) + 1e-6
@@ -132,7 +144,7 @@ def fit(pairs: Pairs, embedder: str, knots: Iterable[tuple[float, float]] = ((-3
         weights=tuple(weights),
         factor=tuple(map(tuple, _covariance_factor(design, kept, weights))),
         z=Z,
-        knots=tuple(knots),
+        knots=knots,
     )
 
 
@@ -156,13 +168,18 @@ def held_out_scores(pairs: Pairs, embedder: str) -> np.ndarray:
 def fit_with_knots(pairs: Pairs, embedder: str) -> tuple[Calibration, np.ndarray]:
     """The model on all pairs with knots from held-out scores, and those scores."""
     held_out = held_out_scores(pairs, embedder)
-    return fit(pairs, embedder, knots_of(held_out, pairs.y)), held_out
+    rest, whole = (knots_of(held_out[chosen], pairs.y[chosen]) for chosen in (~pairs.is_whole, pairs.is_whole))
+    return fit(pairs, embedder, (rest, whole)), held_out
 
 
-def held_out_shares(calibration: Calibration, held_out: np.ndarray) -> np.ndarray:
+def held_out_shares(calibration: Calibration, pairs: Pairs, held_out: np.ndarray) -> np.ndarray:
     """The lower bound that the knots give to held-out scores."""
-    places, shares = zip(*calibration.knots, strict=True)
-    return np.where(held_out < places[0], 0.0, np.interp(held_out, places, shares))
+    found = np.zeros(len(held_out))
+    for knots, chosen in zip(calibration.knots, (~pairs.is_whole, pairs.is_whole), strict=True):
+        places, shares = map(np.array, zip(*knots, strict=True))
+        at = np.searchsorted(places, held_out[chosen], side="right")
+        found[chosen] = np.where(at > 0, shares[at - 1], 0.0)
+    return found
 
 
 def served(calibration: Calibration, pairs: Pairs) -> np.ndarray:
@@ -173,26 +190,21 @@ def served(calibration: Calibration, pairs: Pairs) -> np.ndarray:
     ])  # fmt: skip
 
 
-def knots_of(held_out: np.ndarray, same: np.ndarray) -> list[tuple[float, float]]:
-    """(score, Wilson's lower bound on the share of equal answers) of blocks of pairs, non-decreasing.
+def knots_of(held_out: np.ndarray, same: np.ndarray) -> Knots:
+    """(score, lower bound on the share of equal answers among pairs of this score), increasing.
 
-    Pool-adjacent-violators (Ayer et al. 1955) over blocks of at least MIN_KNOT_PAIRS neighbours by score. A knot lies
-    where an eighth of its block lies below: what holds of the whole block is not claimed of its edge.
+    If that share grows with the score, the pairs just below a score bound it from below: Wilson's bound over the
+    nearest 150 of them, 300, and so on, the best of these, and what lower scores have shown.
     """
     kept = np.isfinite(held_out)
     order = np.argsort(held_out[kept], kind="stable")
-    ranked, labels = held_out[kept][order], same[kept][order]
-    blocks: list[list[int]] = []  # [first, equal, pairs]
-    for start in range(0, len(ranked) - MIN_KNOT_PAIRS + 1, MIN_KNOT_PAIRS):
-        end = len(ranked) if start + 2 * MIN_KNOT_PAIRS > len(ranked) else start + MIN_KNOT_PAIRS
-        blocks.append([start, int(labels[start:end].sum()), end - start])
-        while len(blocks) > 1 and blocks[-2][1] / blocks[-2][2] >= blocks[-1][1] / blocks[-1][2]:
-            last = blocks.pop()
-            blocks[-1][1] += last[1]
-            blocks[-1][2] += last[2]
-    lower = np.maximum.accumulate([wilson_lower(equal, total) for _, equal, total in blocks])
-    places = [float(ranked[start + total // 8]) for start, _, total in blocks]
-    return [(float(ranked[0]), 0.0), *zip(places, lower.tolist(), strict=True)]
+    ranked, equal = held_out[kept][order], np.concatenate([[0], np.cumsum(same[kept][order])])
+    knots = [(float(ranked[0]), 0.0)]
+    for end in range(WINDOWS[0], len(ranked) + 1, KNOT_EVERY):
+        shares = [wilson_lower(int(equal[end] - equal[end - size]), size) for size in WINDOWS if size <= end]
+        if max(shares) > knots[-1][1] + 1e-4:
+            knots.append((float(ranked[end - 1]), max(shares)))
+    return tuple(knots)
 
 
 def wilson_lower(successes: int, total: int, z: float = Z) -> float:

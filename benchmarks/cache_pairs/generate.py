@@ -1,4 +1,4 @@
-"""Write pairs.jsonl: question pairs made from groups.txt, templates.txt and slots.txt, every kind of trap and repeat.
+"""Write pairs.jsonl: question pairs made of groups, templates, slots and traps (the .txt files beside).
 
     python benchmarks/cache_pairs/generate.py
 
@@ -57,6 +57,8 @@ def rows(rng: random.Random) -> Iterator[dict[str, object]]:
             yield from _repeated(rng, name, text)
             yield from _traps(rng, name, text, section)
     yield from _templated(rng)
+    for number, line in enumerate(_lines("traps.txt")):
+        yield _row(f"s{number}", "small_words", *line.split(" | "), False)
     for number, pair in enumerate(LOOKALIKES):
         for frame in rng.sample(FRAMES, 3):
             yield _row(f"l{number}", "lookalike", *(frame.format(word) for word in pair.split()), False)
@@ -119,7 +121,7 @@ def _templated(rng: random.Random) -> Iterator[dict[str, object]]:
             if first != second:
                 yield _row(f"t{number}", "paraphrase", _filled(first, chosen), _filled(second, chosen), True)
             else:
-                yield from islice(_repeated(rng, f"t{number}", _filled(first, chosen)), 1)
+                yield from islice(_repeated(rng, f"t{number}", _filled(first, chosen)), 2)
             for name in names:  # roles that change places
                 if f"{name}2" in names and rng.random() < 0.6:
                     swapped = chosen | {name: chosen[f"{name}2"], f"{name}2": chosen[name]}

@@ -39,45 +39,110 @@ CONTRACTIONS = {
     "I have ": "I've ",
     "How is ": "How's ",
 }
-SWAPS = {
-    "How do I ": ("How can I ", "How could I ", "how to ", "What's the best way to ", "Could you tell me how to "),
-    "Can I ": ("Could I ", "Am I able to ", "Is it possible to ", "May I "),
-    "How often should I ": ("How frequently should I ", "How regularly should I "),
-    "What's ": ("What is ", "Tell me "),
-    "Do I need ": ("Do I require ",),
-    "How long does ": ("How much time does ",),
-    " buy ": (" purchase ",),
-    " get ": (" obtain ",),
-    " change ": (" update ", " modify "),
-    " cancel ": (" terminate ",),
-    " book ": (" reserve ",),
-    " delete ": (" remove ", " erase "),
-    " fix ": (" repair ", " mend "),
-    " begin ": (" start ",),
-    " send ": (" submit ",),
-    " big ": (" large ",),
-    " car ": (" vehicle ",),
-    " phone ": (" mobile ",),
-    " help ": (" assist ",),
-    " price ": (" cost ",),
-    " show ": (" display ",),
-    " allowed ": (" permitted ",),
-    " create ": (" make ",),
-    " parcel ": (" package ",),
-}
+# `old > new / new`: the question stays the same.
+_SWAPS = """
+How do I > How can I / How could I / how to / What's the best way to / Could you tell me how to / How would I / How should I
+How can I > How do I / What's the way to / How might I / Please explain how to / Is there a way to
+Can I > Could I / Am I able to / Is it possible to / May I / Am I allowed to / Is it OK to
+How often should I > How frequently should I / How regularly should I
+How do you > How do I / How can you / how to
+What's the > What is the / Tell me the
+What is the > What's the / Could you tell me the
+What are the > Could you tell me the / List the
+Do I need > Do I require
+Do I have to > Do I need to / Must I / Am I required to
+Do you offer > Do you have / Do you provide / Is there
+Is there a > Do you have a / Do you offer a
+How long does > How much time does / For how long does
+What's the price of > How much is / What does it cost to buy / What's the cost of
+When does > At what time does / What time does
+Where can I > Where do I / Where could I
+Who is > Who's
+Which > What
+buy > purchase
+get > obtain / receive
+change > update / modify / alter / amend
+cancel > terminate / end
+book > reserve
+delete > remove / erase
+remove > delete
+fix > repair / mend
+begin > start
+start > begin
+send > submit
+big > large
+car > vehicle
+phone > mobile / mobile phone
+help > assist
+cost > price
+show > display
+allowed > permitted
+create > make / generate
+make > create
+parcel > package
+refund > reimbursement
+find > locate
+choose > select / pick
+check > verify
+increase > raise / boost
+lower > reduce / decrease
+turn off > switch off / disable / deactivate
+turn on > switch on / enable / activate
+turn on > activate
+unblock > unclog
+holiday > vacation
+vacation > holiday
+flat > apartment
+doctor > GP / physician
+medicine > medication
+luggage > baggage
+shop > store
+staff > employees
+broken > damaged / faulty
+quickly > fast
+file > document
+picture > photo
+film > movie
+require > need
+return > send back / give back
+contact > get in touch with / reach
+include > contain / come with
+children > kids
+kids > children
+autumn > fall
+invoice > bill
+receipt > proof of purchase
+problem > issue
+bug > error
+company > firm / business
+salary > pay / wage
+tyre > tire
+colour > color
+centre > center
+licence > license
+organise > organize
+programme > program
+litre > liter
+grey > gray
+cheque > check
+favourite > favorite
+travelling > traveling
+"""
+SWAPS = {old: news.split(" / ") for old, news in (line.split(" > ") for line in _SWAPS.strip().splitlines())}
 
 
 def repeats(rng: random.Random, text: str) -> Iterator[tuple[str, str]]:
-    """(kind, the text changed) for up to three kinds; now and then with a slip on top."""
+    """(kind, the text changed) for some kinds; now and then with a slip on top."""
     makers: list[tuple[str, Callable[[random.Random, str], str | None]]] = [
         ("typo", _mistype), ("manners", _lead), ("manners", _tail), ("filler", _fill), ("case", _recase),
         ("contraction", _contract),
         ("fronting", _front), ("wording", _reword), ("mild", _soften),
     ]  # fmt: skip
-    for kind, maker in rng.sample(makers, 3):
+    always = [maker for maker in makers if maker[0] in {"wording", "fronting", "contraction"}]
+    for kind, maker in [*always, always[-1], always[-1], *rng.sample(makers, 2)]:
         changed = maker(rng, text)
         if changed is not None and changed != text:
-            if rng.random() < 0.25:
+            if rng.random() < 0.15:
                 changed = _mistype(rng, changed) or changed
             yield kind, changed
 
@@ -138,12 +203,14 @@ def _front(_: random.Random, text: str) -> str | None:
 
 
 def _reword(rng: random.Random, text: str) -> str | None:
-    usable = [(old, new) for old, news in SWAPS.items() if old in text for new in news]
-    if not usable:
-        return None
-    old, new = rng.choice(usable)
-    changed = text.replace(old, new, 1)
-    return changed.replace("?", ".") if new == "Tell me " else changed[0].upper() + changed[1:]
+    """One phrase, or now and then two, in other words."""
+    for _ in range(rng.choice((1, 1, 2))):
+        usable = [(old, new) for old, news in SWAPS.items() if re.search(rf"\b{old}\b", text) for new in news]
+        if not usable:
+            return None
+        old, new = rng.choice(usable)
+        text = re.sub(rf"\b{old}\b", new, text, count=1)
+    return text[0].upper() + text[1:]
 
 
 def _soften(rng: random.Random, text: str) -> str | None:

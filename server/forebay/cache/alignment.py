@@ -97,21 +97,7 @@ def _are_synonyms(first: Token, second: Token) -> bool:
 
 
 def _are_derived(first: Token, second: Token) -> bool:
-    if second.lemma in english().derived.get(first.lemma, ()):
-        return True
-    short, long = sorted((first.lemma, second.lemma), key=len)
-    stem = _stem(short)
-    return len(stem) >= 4 and long != short and stem == _stem(long) and not _is_opposite(first, second)
-
-
-_SUFFIXES = ("ation", "ition", "ment", "ance", "ence", "ing", "ion", "al", "ly", "ed", "e", "y", "s")
-
-
-def _stem(word: str) -> str:
-    for suffix in _SUFFIXES:
-        if word.endswith(suffix) and len(word) - len(suffix) >= 4:
-            return word[: -len(suffix)]
-    return word
+    return second.lemma in english().derived.get(first.lemma, ())
 
 
 def _are_related(first: Token, second: Token) -> bool:
@@ -136,10 +122,6 @@ _AGAINST = (
     "anti",
     "self",
 )
-
-
-def _is_opposite(first: Token, second: Token) -> bool:
-    return are_opposite(first.lemma, second.lemma) or are_opposite(first.word, second.word)
 
 
 def are_opposite(first: str, second: str) -> bool:

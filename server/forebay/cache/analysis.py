@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 from forebay.cache.language import is_english
 from forebay.cache.lemmas import lemma_of
-from forebay.cache.lexicon import english, word_set
+from forebay.cache.lexicon import ASKED, ASKER, english, word_set
 from forebay.cache.quantities import Quantity, read_quantity
 from forebay.cache.spelling import corrected
 from forebay.cache.words import split_code, split_words, with_phrases_replaced, without_manners
@@ -41,6 +42,7 @@ class Analysis:
     """`words` is what was said without the manners, phrases replaced; `content` and `function` share out its words.
 
     `asks` are kinds of question (`@how`), `main_ask` is the first; `subject` is who acts, where that can be told;
+    `persons` are the grammatical persons in order, one after the other at once counted once;
     `governed` are the quantities with the preposition before each; `decisive` the small words that change an answer.
     """
 
@@ -50,6 +52,7 @@ class Analysis:
     asks: frozenset[str]
     main_ask: str
     subject: str
+    persons: tuple[str, ...]
     quantities: tuple[Quantity, ...]
     governed: tuple[tuple[str, str], ...]
     code: tuple[str, ...]
@@ -87,7 +90,7 @@ def match_form(text: str) -> str:
 def _unread(text: str) -> Analysis:
     nothing: tuple[str, ...] = ()
     return Analysis(
-        words=(text,), content=(), function=nothing, asks=frozenset(), main_ask="", subject="", quantities=(),
+        words=(text,), content=(), function=nothing, asks=frozenset(), main_ask="", subject="", persons=(), quantities=(),
         governed=(), code=nothing, decisive=nothing, num_negators=0, num_words=MAX_WORDS + 1, is_english=True,
     )  # fmt: skip
 
@@ -109,7 +112,7 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
             continue
         at += 1
         if word.startswith("@"):
-            asks.add(word)
+            asks.update({word} - {ASKER, ASKED})
             governor = ""
         elif word in lexicon.function and not _is_content(words, at - 1, named):
             function.append(word)
@@ -120,13 +123,16 @@ def _read(words: list[str], named: frozenset[str], code: tuple[str, ...], is_eng
             is_light = lemma in lexicon.light and word not in named
             content.append(Token(word, lemma, is_light, word in named or not is_known, is_known, governor))
     content, asks = _priced(content, asks, "what" in function)
+    if "@duration" in asks:  # `how long does it take` and `how long is` ask one thing
+        content = [token for token in content if token.lemma != "take"]
     return Analysis(
-        words=tuple(words),
+        words=tuple(word for word in words if word not in {ASKER, ASKED}),
         content=tuple(content),
         function=tuple(function),
         asks=frozenset(asks),
         main_ask=next((word for word in words if word in asks), ""),
         subject=_subject(words),
+        persons=_persons(words),
         quantities=tuple(sorted(amount for _, amount in quantities)),
         governed=tuple((before, str(amount)) for before, amount in quantities),
         code=code,
@@ -144,10 +150,28 @@ def _is_content(words: list[str], at: int, named: frozenset[str]) -> bool:
     return words[at] == "may" and "may" in named
 
 
-_PREPOSITIONS = word_set("from to into onto in on at for of with without before after between over under against by as")
+_PREPOSITIONS = word_set(
+    "from to into onto in on at for of with without before after between over under against by as about near across off "
+    "through along beside behind"
+)
 _BREAKS = word_set("and or but if then when while because i you we they is are do does what which who")
+_PERSONS = {
+    word: person
+    for person, words in (
+        ("first", f"i me my mine we us our ours {ASKER}"), ("second", "you your yours"), ("he", "he him his"), ("she", "she her hers"),
+        ("they", "they them their"),
+    )
+    for word in words.split()
+}  # fmt: skip
 _GOVERNORS = {"into": "to", "onto": "to"}
-_FIRST_PERSON = word_set("i we @how @can @must @should")
+_FIRST_PERSON = frozenset({"i", "we", ASKER})
+
+
+def _persons(words: list[str]) -> tuple[str, ...]:
+    """`how do you` means anyone, unless the asker is mentioned beside."""
+    is_spoken_to = any(_PERSONS.get(word) == "first" for word in words)
+    persons = (_PERSONS.get(word) or ("second" if word == ASKED and is_spoken_to else "") for word in words)
+    return tuple(person for person, _ in groupby(filter(None, persons)))
 
 
 def _subject(words: list[str]) -> str:
@@ -183,7 +207,7 @@ def _joined_particles(words: list[str]) -> list[str]:
 
 def _priced(content: list[Token], asks: set[str], has_what: bool) -> tuple[list[Token], set[str]]:
     """`what does it cost`, `what's the price of` and `how much is` ask one thing, and `cost` is no more content."""
-    is_priced = any(token.lemma in {"cost", "price"} for token in content)
-    if "@price" not in asks and not (is_priced and (asks == {"@amount"} or (has_what and not asks))):
+    priced = [token for token in content if token.lemma in {"cost", "price"} and token.governor != "of"]
+    if "@price" not in asks and not (priced and (asks == {"@amount"} or (has_what and not asks))):
         return content, asks
-    return [token for token in content if token.lemma not in {"cost", "price"}], asks - {"@amount"} | {"@price"}
+    return [token for token in content if token not in priced], asks - {"@amount"} | {"@price"}

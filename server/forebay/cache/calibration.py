@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from forebay.cache.features import NAMES
+from forebay.cache.features import NAMES, NOTHING_LEFT
 from forebay.errors import ConfigurationError
+
+Knots = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class Calibration:
 
     The rows of `factor` are a root of the weights' covariance, robust to pairs of one group being alike (sandwich
     estimator, Liang and Zeger 1986); `z` is the normal quantile of the bound. `knots` map the score's lower end to the
-    share of equal answers that pairs held out of the fit had around it, at its lower confidence bound.
+    share of equal answers that pairs held out of the fit had there, at its lower confidence bound: one map for pairs
+    with words left over, one for those where every word has its counterpart.
     """
 
     embedder: str
@@ -38,7 +42,7 @@ class Calibration:
     weights: tuple[float, ...]
     factor: tuple[tuple[float, ...], ...]
     z: float
-    knots: tuple[tuple[float, float], ...]
+    knots: tuple[Knots, Knots]
 
     def probability(self, features: Sequence[float], offset: float = 0.0) -> Probability:
         """`offset` is in log-odds: what labels of a scope have shown the model to be out by there."""
@@ -46,7 +50,9 @@ class Calibration:
         score = sum(weight * value for weight, value in zip(self.weights, values, strict=True)) + offset
         spread = math.sqrt(sum(sum(map(_times, row, values)) ** 2 for row in self.factor))
         estimate = 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score))))
-        return Probability(estimate, min(estimate, self._held_out_share(score - self.z * spread)))
+        lower = _held_out_share(self.knots[int(features[NOTHING_LEFT])], score - self.z * spread)
+        # The model is the surer of the two about its ranking, the held-out pairs about what a rank is worth.
+        return Probability(max(estimate, lower), lower)
 
     def contributions(self, features: Sequence[float]) -> Mapping[str, float]:
         """What each feature adds to the log-odds, against the average pair of the fit."""
@@ -57,14 +63,15 @@ class Calibration:
         spread = zip(features, self.means, self.scales, strict=True)
         return [(value - mean) / scale for value, mean, scale in spread] + [1.0]
 
-    def _held_out_share(self, score: float) -> float:
-        """Between two knots on the line, below the first 0, from the last on its share."""
-        if score < self.knots[0][0]:
-            return 0.0
-        for (left, low), (right, high) in zip(self.knots, self.knots[1:], strict=False):
-            if score < right:
-                return low + (high - low) * (score - left) / (right - left)
-        return self.knots[-1][1]
+
+def _held_out_share(knots: Knots, score: float) -> float:
+    """That of the last knot not above the score, 0 below all."""
+    at = bisect_right(knots, score, key=_score)
+    return knots[at - 1][1] if at else 0.0
+
+
+def _score(knot: tuple[float, float]) -> float:
+    return knot[0]
 
 
 def _times(first: float, second: float) -> float:
@@ -94,5 +101,9 @@ def parse_calibration(text: str) -> Calibration:
         weights=tuple(fields["weights"]),
         factor=tuple(tuple(row) for row in fields["factor"]),
         z=fields["z"],
-        knots=tuple((score, share) for score, share in fields["knots"]),
+        knots=(_knots(fields["knots"][0]), _knots(fields["knots"][1])),
     )
+
+
+def _knots(rows: Sequence[tuple[float, float]]) -> Knots:
+    return tuple((score, share) for score, share in rows)

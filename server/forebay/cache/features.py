@@ -26,14 +26,15 @@ NAMES = (
     "asks_missing_hard",  # one names a kind more, with an answer of its own, and there is no noun for it (`reason`)
     "asks_missing",  # one names a kind more
     "order",  # places where the order turns, beyond one phrase moved to the front
-    "governors_changed",  # matched words under another directed preposition
+    "governors_changed",  # matched words under another preposition
     "same_words",  # nothing but manners differs
     "nothing_left",  # every word has its counterpart, in order, of the same kind of question and tense
     "length_ratio",  # log of the longer over the shorter, in content words
     "replaced_far", "added_far",  # these times what the cosine lacks
 )  # fmt: skip
+NOTHING_LEFT = NAMES.index("nothing_left")
 _PERSONS = word_set("i me my mine we us our you your yours he his she her they their them it its")
-_PAST = frozenset(["was", "were", "did", "had"])
+_PAST = frozenset({"was", "were", "did", "had", "has"})
 # What asks for the same in other words: `how many people live in` and `what is the population of`.
 _ASK_NOUNS = {
     ask: word_set(nouns)
@@ -53,7 +54,18 @@ _ASK_NOUNS = {
         "@must": "required necessary mandatory",
     }.items()
 }
-_DIRECTED = word_set("from to into onto before after between over under without against during")
+_DIRECTED = word_set("from before after between over under without against during about near across off behind")
+# They take each other's place: the ingredients `of` a cake and `in` it.
+_LOOSE = word_set("of in on at for")
+_MODALS = {
+    "can": "can",
+    "could": "can",
+    "may": "can",
+    "should": "should",
+    "must": "must",
+    "will": "will",
+    "would": "will",
+}
 
 
 def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: float) -> tuple[float, ...]:
@@ -69,11 +81,13 @@ def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: fl
     persons = {word for word, count in function.items() if count and word in _PERSONS}
     missing = _missing_asks(first, second)
     far = 1.0 - cosine
-    leftover = replaced + added + light
+    leftover = replaced + added + light + kinds["related"]
     weighty = min(sum(abs(count) for word, count in function.items() if word in english().weighty), 3)
     tense = float(any(word in _PAST for word in first.function) != any(word in _PAST for word in second.function))
     asks = float(first.main_ask != second.main_ask and bool(first.main_ask) and bool(second.main_ask))
     turns = _turns(first, second, alignment)
+    governors = _governors_changed(first, second, alignment)
+    modals = _modals_changed(first, second)
     return (
         cosine,
         max(0.0, cosine - 0.8),
@@ -98,9 +112,9 @@ def features(first: Analysis, second: Analysis, alignment: Alignment, cosine: fl
         float(any(_ASK_NOUNS[ask].isdisjoint(_lemmas(first) | _lemmas(second)) for ask in missing & _ASK_NOUNS.keys())),
         float(bool(missing)),
         turns,
-        _governors_changed(first, second, alignment),
+        governors,
         float(first.words == second.words),
-        float(not (leftover or weighty or tense or turns or missing or asks)),
+        float(not (leftover or weighty or tense or turns or missing or asks or governors or modals)),
         abs(math.log((len(first.content) + 1) / (len(second.content) + 1))),
         replaced * far,
         added * far,
@@ -136,7 +150,14 @@ def _turns(first: Analysis, second: Analysis, alignment: Alignment) -> int:
 
 
 def _governors_changed(first: Analysis, second: Analysis, alignment: Alignment) -> int:
+    """Matched words under another preposition: `from` against none, `by` against `at`, not `in` against `for`."""
     pairs = [
-        (first.content[match.first].governor, second.content[match.second].governor) for match in alignment.matches
+        {first.content[match.first].governor, second.content[match.second].governor} for match in alignment.matches
     ]
-    return sum(ours != theirs and bool(_DIRECTED & {ours, theirs}) for ours, theirs in pairs)
+    return sum(len(pair) == 2 and not pair <= _LOOSE and bool("" not in pair or pair & _DIRECTED) for pair in pairs)
+
+
+def _modals_changed(first: Analysis, second: Analysis) -> bool:
+    """`should` against `can`: one's modal is not the other's, and both have one."""
+    ours, theirs = ({_MODALS[word] for word in each.function if word in _MODALS} for each in (first, second))
+    return bool(ours - theirs) and bool(theirs - ours)

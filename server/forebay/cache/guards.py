@@ -40,6 +40,12 @@ def _length(first: Analysis, second: Analysis, _: Alignment) -> str | None:
     return None
 
 
+def _content(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    """`yes`, `go on`, `and then?`: where a message has no word of substance, only the same words are the same."""
+    is_empty = any(not each.content and not each.quantities and not each.code for each in (first, second))
+    return "no word of substance" if is_empty and first.words != second.words else None
+
+
 def _language(first: Analysis, second: Analysis, _: Alignment) -> str | None:
     if first.is_english != second.is_english:
         return "one is in English, the other is not"
@@ -117,6 +123,14 @@ def _owners(first: Analysis, second: Analysis, alignment: Alignment) -> str | No
     return _versus(ours, theirs) if ours or theirs else None
 
 
+def _persons(first: Analysis, second: Analysis, _: Alignment) -> str | None:
+    """`can I call you` against `can you call me`; `my` in one and `your` in the other."""
+    ours, theirs = set(first.persons), set(second.persons)
+    is_exchanged = bool(ours - theirs) and bool(theirs - ours)
+    is_turned = ours == theirs and len(ours) > 1 and first.persons[0] != second.persons[0]
+    return _versus(first.persons, second.persons) if is_exchanged or is_turned else None
+
+
 _TOWARDS = frozenset({"to", "into", "onto"})
 
 
@@ -186,6 +200,7 @@ def _versus(ours: Sequence[str], theirs: Sequence[str]) -> str:
 Guard = Callable[[Analysis, Analysis, Alignment], str | None]
 GUARDS: tuple[tuple[str, Guard], ...] = (
     ("length", _length),
+    ("content", _content),
     ("language", _language),
     ("code", _code),
     ("quantities", _quantities),
@@ -193,6 +208,7 @@ GUARDS: tuple[tuple[str, Guard], ...] = (
     ("opposites", _opposites),
     ("names", _names),
     ("owners", _owners),
+    ("persons", _persons),
     ("decisive", _decisive),
     ("roles", _roles),
     ("question", _asks),

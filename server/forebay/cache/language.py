@@ -10,7 +10,7 @@ _COMMON = {
     language: word_set(words)
     for language, words in {
         "en": "the a an is are do does did how what why when where who which can could should to of in on for my i "
-            "you and it with",
+            "you and it with me at we our your by be this that please has have not from will would any there",
         "es": "el la los las un una es son cómo como qué que por para mi de del en con y cuándo dónde puedo está no "
             "se al su",
         "fr": "le la les un une est sont comment quoi que pourquoi quand où mon ma mes de du des en avec et je "

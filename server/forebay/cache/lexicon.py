@@ -16,6 +16,8 @@ from importlib.resources import files
 from itertools import combinations
 
 Phrase = tuple[str, ...]
+ASKER, ASKED = "@i", "@you"
+"""Follow a question's kind whose phrase held `i` or `you`: `how do i`, `how do you`; `how to` has neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,8 @@ class Lexicon:
     """Words in lower case, `known` with their rank: the lower, the more frequent.
 
     `synonyms`, `related`, `derived` and `opposites` are symmetric, over lemmas: `synonyms` are kept by hand; `related`
-    share one of WordNet's first senses, which another sense may belie. `small` are the words of grammar and manners.
+    share one of WordNet's first senses, which another sense may belie. `small` are the words of grammar and manners,
+    `social` those of manners that a part of a message may consist of.
     `phrases` maps the words of a phrase to those that stand for it; `longest_phrase` is the longest's number of words.
     """
 
@@ -36,6 +39,7 @@ class Lexicon:
     reversers: frozenset[str]
     owners: frozenset[str]
     small: frozenset[str]
+    social: frozenset[str]
     openings: frozenset[Phrase]
     closings: frozenset[Phrase]
     fillers: frozenset[Phrase]
@@ -90,6 +94,7 @@ def english() -> Lexicon:
             *fillers,
             *(words for words in phrases if phrases[words][0][0] == "@"),
         ),
+        social=word_set(hand["social"]),
         openings=openings,
         closings=closings,
         fillers=fillers,
@@ -113,8 +118,12 @@ def _entries(text: str) -> Iterator[str]:
 
 def _phrases(text: str) -> Iterator[tuple[Phrase, Phrase]]:
     for entry in _entries(text):
-        phrase, meaning = entry.split(">")
-        yield tuple(phrase.split()), tuple(meaning.split())
+        words, meaning = (tuple(part.split()) for part in entry.split(">"))
+        if meaning[0].startswith("@") and not {"i", "we", "me"}.isdisjoint(words):
+            meaning = (*meaning, ASKER)
+        elif meaning[0] in {"@how", "@where"} and "you" in words:
+            meaning = (*meaning, ASKED)
+        yield words, meaning
 
 
 def _widened(text: str, synonyms: Mapping[str, frozenset[str]]) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from forebay.cache.lexicon import Phrase, english, word_set
 from forebay.cache.quantities import spread_currency
@@ -21,6 +21,13 @@ _SAID_BEFORE = re.compile(
     r"^\s*(?:good\s+)?(?:morning|afternoon|evening|day|right|look|listen|help|thanks|thank you|cheers|now|again)"
     r"(?:\s+(?:all|everyone|everybody|team|folks|there|guys))?\s*[,!.;:–-]+\s*",
     re.IGNORECASE,
+)
+_PART = re.compile(r"(?<=[.!?:;,])\s+|\n+")
+_HUMMED = re.compile(r"u+h*m+|u+h+|e+r+m*|h+m+|a+h+|o+h+")
+# `could someone please explain …`, after which the question follows.
+_REQUESTED = re.compile(
+    r"(?:can|could|would|will) (?:you|someone|anyone|somebody|anybody) (?:(?:please|kindly|possibly|just|maybe|be able to|"
+    r"be so kind as to) )*(?:tell|explain|advise|remind|clarify|let me know|help me understand)(?: to)?(?: me| us)? (?=\w)"
 )
 _NEGATED = {
     "cant": "can", "wont": "will", "dont": "do", "doesnt": "does", "didnt": "did", "isnt": "is", "arent": "are",
@@ -46,7 +53,7 @@ def split_code(text: str) -> tuple[tuple[str, ...], str]:
 def split_words(text: str) -> list[tuple[str, bool]]:
     """(lower-case word, whether it is written as a name), contractions taken apart, punctuation gone."""
     text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'")
-    text = spread_currency(_SAID_BEFORE.sub("", text))
+    text = spread_currency(_without_address(_SAID_BEFORE.sub("", text)))
     letters = [character for character in text if character.isalpha()]
     is_shouted = sum(character.isupper() for character in letters) > 0.6 * len(letters)
     found: list[tuple[str, bool]] = []
@@ -62,13 +69,33 @@ def split_words(text: str) -> list[tuple[str, bool]]:
                 found.append(("and" if word == "&" else word, False))
             continue
         is_name = word[0].isupper() and not is_shouted and not (starts_sentence and not word[1:2].isupper())
-        parts = _expanded(word.lower(), found)
+        parts = _expanded(word.lower())
         found.extend((part if is_name else with_small_words_corrected(part), is_name and part != "i") for part in parts)
         starts_sentence = False
     return found
 
 
-def _expanded(word: str, before: Sequence[tuple[str, bool]]) -> Iterator[str]:
+def _without_address(text: str) -> str:
+    """The text without the parts that hold nothing but manners: `Apologies if this was asked before.`"""
+    parts = _PART.split(text)
+    if len(parts) == 1:
+        return text
+    return " ".join(part for part in parts if not _is_manners(part)) or text
+
+
+def _is_manners(part: str) -> bool:
+    lexicon = english()
+    words = [form for word in _WORD.findall(part) if word[0].isalnum() for form in _expanded(word.lower())]
+    if not all(word in lexicon.social or word in lexicon.function for word in words):
+        return False
+    if any(word in lexicon.social and word not in lexicon.function for word in words):
+        return not any(word in lexicon.negators for word in words)
+    return part.rstrip().endswith((",", ":")) and not any(
+        word in lexicon.decisive or word in lexicon.weighty or word in lexicon.negators for word in words
+    )
+
+
+def _expanded(word: str) -> Iterator[str]:
     """A word's parts: `don't` is `do not`, `what's` `what is`, `child's` `child`."""
     if word in _NEGATED:
         yield from (_NEGATED[word], "not")
@@ -92,7 +119,10 @@ def _expanded(word: str, before: Sequence[tuple[str, bool]]) -> Iterator[str]:
 def without_manners(words: list[str]) -> list[str]:
     """The words without what is said around the question; all of them where nothing else is left."""
     lexicon = english()
-    kept = [word for word in words if (word,) not in lexicon.fillers]
+    kept = [word for word in words if (word,) not in lexicon.fillers and not _HUMMED.fullmatch(word)]
+    asked = " ".join(kept[:16])
+    if (requested := _REQUESTED.match(asked)) is not None:
+        kept = kept[len(requested.group().split()) :]
     start, end = 0, len(kept)
     while (length := _phrase_at(kept, start, end, lexicon.openings)) is not None:
         start += length
