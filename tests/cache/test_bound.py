@@ -12,9 +12,9 @@ import pytest
 from forebay.cache.bound import Evidence, clean_labels_needed
 
 ALPHA = 0.05
-NUM_STREAMS, NUM_LABELS = 200, 800
-# Of 200 streams at most 17 may fail where 5% do: more with a chance of 1%.
-MOST_FAILURES = 17
+NUM_STREAMS, NUM_LABELS = 100, 800
+# Of 100 streams at most 11 may fail where 5% do: more with a chance of 1%.
+MOST_FAILURES = 11
 
 Chance = Callable[[int, list[bool]], float]
 

@@ -12,13 +12,13 @@ from support.cache_scores import scored
 from support.cache_stream import Break, Judge, Score, run
 from support.cache_world import World, read_world
 
-NUM_REQUESTS, WARM_UP = 8_000, 3_000
+NUM_REQUESTS, WARM_UP = 7_000, 3_000
 SEEDS = (0, 1)
 
 
 @pytest.fixture(scope="module")
 def stream() -> tuple[World, Score]:
-    return scored(read_world(every=3))
+    return scored(read_world(every=4))
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.05])
