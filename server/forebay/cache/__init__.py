@@ -1,0 +1,1 @@
+"""The cache: what may be answered from what was answered before."""

@@ -1,0 +1,50 @@
+"""What an operator asks of the semantic tier, and how its answers are checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Aims:
+    """Raises ValueError for values out of range."""
+
+    max_error_rate: float
+    """Wrong answers among the hits that are served, in (0, 0.5]."""
+    alpha: float = 0.05
+    """Chance with which the bound may fail, over all times."""
+    floor: float = 0.5
+    """Candidates that score lower are never served and not labelled."""
+    num_pilots: int = 200
+    """Candidates whose scores set the cuts, before labels count."""
+    hit_rate: float = 0.02
+    """Share of the hits that is regenerated in the shadow while all is well."""
+    suspicious_rate: float = 0.2
+    """The same while errors seem to rise."""
+    judge_false_alarm: float = 0.0
+    """Share of equal answers that the judge surely calls different: that much of the rate is its own errors."""
+    judge_miss: float = 0.0
+    """Largest share of different answers that the judge may call equal."""
+
+    def __post_init__(self) -> None:
+        sound = (
+            0 < self.max_error_rate <= 0.5
+            and 0 < self.alpha < 0.5
+            and 0 <= self.floor < 1
+            and self.num_pilots >= 10
+            and 0 < self.hit_rate <= self.suspicious_rate <= 1
+            and min(self.judge_false_alarm, self.judge_miss) >= 0
+            and self.judge_false_alarm + self.judge_miss < 0.5
+        )
+        if not sound:
+            raise ValueError("a rate of the semantic cache is out of range")
+
+    @property
+    def allowed(self) -> float:
+        """The rate of labels "different" that `max_error_rate` comes to, with this judge."""
+        return self.judge_false_alarm + self.max_error_rate * (1 - self.judge_false_alarm - self.judge_miss)
+
+    def error_rate(self, labelled: float) -> float:
+        """The rate of errors behind a rate of labels "different"; an upper bound for an upper bound."""
+        corrected = (labelled - self.judge_false_alarm) / (1 - self.judge_false_alarm - self.judge_miss)
+        return min(1.0, max(0.0, corrected))

@@ -1,0 +1,141 @@
+"""Which content words of two messages stand for each other, and which stand alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from forebay.cache.analysis import Analysis, Token
+from forebay.cache.lexicon import english
+from forebay.cache.spelling import slips
+
+Kind = Literal["same", "typo", "joined", "synonym", "derived", "related"]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """`first` and `second` are places in the two messages' content."""
+
+    kind: Kind
+    first: int
+    second: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Matches in the order of the first message, and what is left of both."""
+
+    matches: tuple[Match, ...]
+    only_first: tuple[Token, ...]
+    only_second: tuple[Token, ...]
+
+
+def align(first: Analysis, second: Analysis) -> Alignment:
+    """The surest relation first, each word once; of equal words the nearest by place."""
+    ours, theirs = dict(enumerate(first.content)), dict(enumerate(second.content))
+    matches: list[Match] = []
+    for kind, is_match in _RELATIONS:
+        for place, token in list(ours.items()):
+            found = [at for at, other in theirs.items() if is_match(token, other)]
+            if found:
+                nearest = min(found, key=lambda at: abs(at - place))
+                matches.append(Match(kind, place, nearest))
+                del ours[place], theirs[nearest]
+        if kind == "same" and ours and theirs:
+            matches += _join(ours, theirs)
+            matches += [Match(match.kind, match.second, match.first) for match in _join(theirs, ours)]
+        if not ours or not theirs:
+            break
+    matches.sort(key=lambda match: match.first)
+    return Alignment(tuple(matches), tuple(ours.values()), tuple(theirs.values()))
+
+
+def _join(ours: dict[int, Token], theirs: dict[int, Token]) -> list[Match]:
+    """`data base` in one message, `database` in the other."""
+    found = []
+    for place in sorted(ours):
+        if place in ours and place + 1 in ours:
+            joined = ours[place].word + ours[place + 1].word
+            at = next((at for at, other in theirs.items() if other.word == joined), None)
+            if at is not None:
+                found.append(Match("joined", place, at))
+                del ours[place], ours[place + 1], theirs[at]
+    return found
+
+
+def _is_same(first: Token, second: Token) -> bool:
+    return first.lemma == second.lemma or first.word == second.word
+
+
+def is_misspelling(first: Token, second: Token) -> bool:
+    """One of them is no word and one or two slips away from the other, which is one.
+
+    Two words that both exist (Austria, Australia) and two that do not (names, drugs) are never taken for one.
+    """
+    if first.is_known == second.is_known:
+        return False
+    length = min(len(first.word), len(second.word))
+    if length < 3 or abs(len(first.word) - len(second.word)) > 2:
+        return False
+    known, unknown = (first, second) if first.is_known else (second, first)
+    limit = 1 if length < 7 else 2
+    return any(
+        slips(unknown.word, form, limit) <= limit and not _is_inflection(unknown.word, form)
+        for form in {known.word, known.lemma}
+    )
+
+
+def _is_inflection(unknown: str, known: str) -> bool:
+    """A prefix is no slip: `unfreeze` and `freeze`."""
+    return len(unknown) > len(known) and unknown.endswith(known)
+
+
+def _are_synonyms(first: Token, second: Token) -> bool:
+    known = english().synonyms
+    return second.lemma in known.get(first.lemma, ()) or second.word in known.get(first.word, ())
+
+
+def _are_derived(first: Token, second: Token) -> bool:
+    return second.lemma in english().derived.get(first.lemma, ())
+
+
+def _are_related(first: Token, second: Token) -> bool:
+    return second.lemma in english().related.get(first.lemma, ())
+
+
+_AGAINST = (
+    "un",
+    "in",
+    "im",
+    "dis",
+    "non",
+    "il",
+    "ir",
+    "mis",
+    "de",
+    "re",
+    "over",
+    "under",
+    "pre",
+    "post",
+    "anti",
+    "self",
+)
+
+
+def are_opposite(first: str, second: str) -> bool:
+    """Opposites by list or by prefix: `open` and `closed`, `successful` and `unsuccessful`."""
+    if second in english().opposites.get(first, ()):
+        return True
+    short, long = sorted((first, second), key=len)
+    return len(short) > 2 and any(long == prefix + short for prefix in _AGAINST)
+
+
+_RELATIONS: tuple[tuple[Kind, Callable[[Token, Token], bool]], ...] = (
+    ("same", _is_same),
+    ("typo", is_misspelling),
+    ("synonym", _are_synonyms),
+    ("derived", _are_derived),
+    ("related", _are_related),
+)

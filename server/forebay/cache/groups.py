@@ -1,0 +1,72 @@
+"""One `Assurance` a group: nobody's labels earn or spoil another tenant's hits."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any
+
+from forebay.cache.aims import Aims
+from forebay.cache.assurance import Assurance
+
+State = Mapping[str, Any]
+
+
+class Groups:
+    """The groups in use are in memory, at most `most`; the others are in `saved`, which the caller keeps."""
+
+    def __init__(
+        self,
+        aims_of: Callable[[str], Aims],
+        source: str,
+        saved: MutableMapping[str, State],
+        most: int = 1000,
+        draw: random.Random | None = None,
+    ) -> None:
+        """`aims_of`: what is asked of a group. `source`: what makes scores and answers, see `Assurance`."""
+        self._aims_of = aims_of
+        self._source = source
+        self._saved = saved
+        self._most = most
+        self._draw = draw
+        self._used: OrderedDict[str, Assurance] = OrderedDict()
+
+    def of(self, group: str) -> Assurance:
+        """The group's, with what was saved of it; one that only observes where that is of another source."""
+        assurance = self._used.get(group)
+        if assurance is None:
+            assurance = self._used[group] = self._load(group)
+            if len(self._used) > self._most:
+                oldest, unused = self._used.popitem(last=False)
+                self._saved[oldest] = unused.export()
+        self._used.move_to_end(group)
+        return assurance
+
+    def take(self, group: str, state: State) -> None:
+        """Labels from elsewhere, instead of the group's own. Raises ValueError for what does not fit here."""
+        self._used[group] = Assurance.restore(state, self._aims_of(group), self._source, self._draw)
+        self._saved[group] = state
+
+    def forget(self, group: str) -> None:
+        """Observe anew."""
+        self._used.pop(group, None)
+        self._saved.pop(group, None)
+
+    def save(self) -> None:
+        """Hand over what is in memory."""
+        for group, assurance in self._used.items():
+            self._saved[group] = assurance.export()
+
+    def __iter__(self) -> Iterator[tuple[str, Assurance]]:
+        """Those in memory."""
+        return iter(self._used.items())
+
+    def _load(self, group: str) -> Assurance:
+        aims, state = self._aims_of(group), self._saved.get(group)
+        if state is not None:
+            try:
+                return Assurance.restore(state, aims, self._source, self._draw)
+            except ValueError:
+                pass  # made by another model or version: it says nothing of this one
+        return Assurance(aims, self._source, self._draw)

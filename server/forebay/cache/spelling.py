@@ -1,0 +1,89 @@
+"""Slips of the finger: how far two spellings are apart, and the word that one likely means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from forebay.cache.lemmas import lemma_of
+from forebay.cache.lexicon import english
+
+# Of the words in their order of frequency: a correction to a rare word is more often wrong than right.
+MAX_RANK = 20_000
+MIN_LENGTH = 5
+
+
+def slips(first: str, second: str, limit: int) -> int:
+    """Letters missing, added, changed or swapped with their neighbour; `limit` + 1 where there are more.
+
+    Optimal string alignment distance (Damerau 1964).
+    """
+    if abs(len(first) - len(second)) > limit:
+        return limit + 1
+    before: list[int] = []
+    row = list(range(len(second) + 1))
+    for at, letter in enumerate(first, 1):
+        older, before, row = before, row, [at]
+        for place, other in enumerate(second, 1):
+            cost = min(before[place] + 1, row[place - 1] + 1, before[place - 1] + (letter != other))
+            if at > 1 and place > 1 and letter == second[place - 2] and first[at - 2] == other:
+                cost = min(cost, older[place - 2] + 1)
+            row.append(cost)
+        if min(row) > limit:
+            return limit + 1
+    return row[-1]
+
+
+@lru_cache(maxsize=8192)
+def corrected(word: str) -> str:
+    """A word that does not exist as the one it likely means: two letters swapped back, else the most frequent word one
+    slip away; any other word as it is.
+
+    Norvig, "How to Write a Spelling Corrector", 2007.
+    """
+    if len(word) < MIN_LENGTH or not word.isascii() or not word.isalpha() or is_known(word):
+        return word
+    swapped = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(1, len(word) - 1))
+    for candidates, max_rank in ((swapped, len(english().known)), (_one_slip(word), MAX_RANK)):
+        rank, best = min(((_rank(candidate), candidate) for candidate in candidates), default=(max_rank, word))
+        if rank < max_rank:
+            return best
+    return word
+
+
+def _rank(word: str) -> int:
+    """By the dictionary form; the ending says of most letter strings that they are no inflection."""
+    known = english().known
+    if word in known or word.endswith(("s", "ed", "ing")):
+        return known.get(lemma_of(word), len(known))
+    return len(known)
+
+
+@lru_cache(maxsize=8192)
+def with_small_words_corrected(word: str) -> str:
+    """A slip in a word of manners or grammar (`plaese`, `sholud`) put right; any other word as it is.
+
+    A slip in a content word is for alignment to judge, beside the other message's word.
+    """
+    if len(word) < 4 or not word.isascii() or not word.isalpha() or is_known(word):
+        return word
+    small = english().small
+    return min((candidate for candidate in _one_slip(word) if candidate in small and len(candidate) > 3), default=word)
+
+
+def is_known(word: str) -> bool:
+    known = english().known
+    return word in known or lemma_of(word) in known
+
+
+def _one_slip(word: str) -> Iterator[str]:
+    for at in range(len(word) - 1):
+        yield word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    for at in range(len(word) + 1):
+        head, tail = word[:at], word[at:]
+        if tail:
+            yield head + tail[1:]
+        for letter in "abcdefghijklmnopqrstuvwxyz":
+            yield head + letter + tail
+            if tail:
+                yield head + letter + tail[1:]
