@@ -4,7 +4,8 @@
 
 Five folds: a fold's model is fitted on our own pairs and the other folds' pairs, the threshold on the lower bound is
 chosen on those pairs held out in turn, and the fold itself is then decided once. Prints one JSON object; with --out
-writes it as cache_quality.json and the whole curve as cache_quality.png, too. The data: benchmarks/cache_pairs/README.md.
+writes it as cache_quality.json and the whole curve as cache_quality.png, too. The data are described in
+benchmarks/cache_pairs/README.md.
 """
 
 from __future__ import annotations
