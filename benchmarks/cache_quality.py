@@ -39,7 +39,7 @@ from forebay.embedding.auto import load_embedder  # noqa: E402 - after the path
 PAIRS = ROOT / "benchmarks" / "cache_pairs"
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 # Of the pairs a threshold is chosen on: none of the public traps, and of ours no more than this share.
-MAX_OWN_TRAPS = 0.005
+MAX_OWN_TRAPS = 0.001
 
 
 def decided(own: Pairs, public: Pairs, embedder: str) -> tuple[np.ndarray, np.ndarray, list[float]]:

@@ -71,7 +71,7 @@ def report(calibration: Calibration, pairs: Pairs, shares: Any, untouched: Pairs
         "",
         "## Pairs held out by group (5 folds)",
         *_table(rates, _rates(shares, pairs)),
-        f"## {len(untouched.y)} pairs never fitted on (`held.txt`)",
+        f"## {len(untouched.y)} pairs never fitted on (`blind.txt`)",
         *_table(rates, _rates(served(calibration, untouched), untouched)),
         "## By kind, held out, at max_error_rate 0.01",
         *_table(("kind", "pairs", "answered", "refused by a guard"), _by_kind(pairs, shares)),
@@ -136,7 +136,7 @@ def main() -> None:
     text = as_json(fitted)
     (DATA / f"calibration-{embedder.name.replace('/', '-').lower()}.json").write_text(text, encoding="utf-8")
     shipped = parse_calibration(text)
-    untouched = measured(read_pairs(PAIRS / "held.txt"), embedder)
+    untouched = measured(read_pairs(PAIRS / "blind.txt"), embedder)
     REPORT.write_text(report(shipped, pairs, held_out_shares(shipped, pairs, held_out), untouched), encoding="utf-8")
 
 
