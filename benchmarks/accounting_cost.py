@@ -159,7 +159,7 @@ def serve_nothing() -> None:
     class Free:
         """Guard, hold, ledger and account in one; everything is admitted, covered and forgotten."""
 
-        headers: ClassVar[dict[str, str]] = {}
+        raw_headers: ClassVar[list[tuple[bytes, bytes]]] = []
         at = cost = 0
         settled = False
 

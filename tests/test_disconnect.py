@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -131,6 +133,45 @@ def test_a_client_that_leaves_the_queue_never_starts(
     assert len(witness.seen() - seen) == 2  # the holder and the patient one
     gone = eventually(lambda: next((line for line in new_lines() if line["request_id"] not in witness.seen()), None))
     assert (gone["outcome"], gone["completion_tokens"]) == ("client_gone", 0)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one packet", "later"])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_client_that_has_asked_for_more_leaves_both(
+    server: ServerProcess, witness: Witness, stream: bool, together: bool
+) -> None:
+    """Its next request waits on the same connection: the one that is answered ends, the next one never starts."""
+    seen, first, second = witness.seen(), post(CHAT, chat(stream)), post(CHAT, chat(False))
+    with connect(server.port) as sock:
+        sock.sendall(first + second if together else first)
+        request_id = witness.newest(seen)
+        if not together:
+            sock.sendall(second)
+        witness.wait_for(request_id, "tokens", count=20)
+    witness.wait_for(request_id, "abort")
+    line = witness.line(request_id)
+    assert (line["outcome"], line["completion_tokens"]) == ("client_gone", witness.num_generated(request_id))
+    witness.wait_idle()
+    assert witness.seen() - seen == {request_id}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_a_client_that_said_much_is_seen_to_leave(server: ServerProcess, witness: Witness, stream: bool) -> None:
+    """A body whose last piece was large does not leave its connection unread, also before the first token."""
+    seen = witness.seen()
+    request = post(CHAT, json.dumps(chat(stream, first_ms=60_000)).encode() + b" " * 150_000)
+    begins = request.index(b"\r\n\r\n") + 4
+    with connect(server.port) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        sock.sendall(request[:begins])
+        time.sleep(0.05)
+        server.signal(signal.SIGSTOP)  # so that the body comes in one piece
+        sock.sendall(request[begins:])
+        server.signal(signal.SIGCONT)
+        request_id = witness.newest(seen)
+        witness.wait_for(request_id, "start")
+    witness.wait_for(request_id, "abort")
+    assert witness.line(request_id)["outcome"] == "client_gone"
 
 
 def wait_until_waiting(witness: Witness, count: int) -> None:

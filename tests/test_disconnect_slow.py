@@ -135,3 +135,19 @@ def test_a_window_that_never_opens_again_is_the_end(make_server: Callable[..., S
         assert line["outcome"] == "client_gone"
         assert line["completion_tokens"] == witness.num_generated(request_id)
         witness.wait_idle()
+
+
+def test_a_client_that_reads_slowly_gets_the_end(server: ServerProcess, witness: Witness) -> None:
+    """Usage and `[DONE]` wait for it as all frames before did, however long ago the engine has finished."""
+    with connect(server.port, receive_buffer=TINY) as sock:
+        request_id = send(sock, witness, chat(4000, logprobs=True, top_logprobs=20))
+        witness.wait_for(request_id, "finish", timeout_s=20)
+        num_read, tail = 0, b""
+        while not tail.endswith(b"0\r\n\r\n"):
+            piece = sock.recv(65536)
+            assert piece, tail
+            if (num_read + len(piece)) >> 20 > num_read >> 20:
+                time.sleep(1.2)
+            num_read, tail = num_read + len(piece), (tail + piece)[-200:]
+    assert b"data: [DONE]\n\n" in tail
+    assert witness.line(request_id)["outcome"] == "ok"

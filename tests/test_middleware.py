@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 
+from forebay.app import create_app
 from forebay.middleware import RequestMiddleware
 from forebay.services import build_services
 from forebay.settings import Settings
@@ -33,3 +35,21 @@ async def test_a_request_that_is_cancelled_before_its_answer_failed() -> None:
     assert counted in (await services.metrics.render()).decode()
     assert services.drain.in_flight == 0
     await services.close()
+
+
+async def test_a_failure_behind_fastapi_has_our_error_body() -> None:
+    """Whichever route fails, its client gets JSON that names the request, and nothing of Starlette's own."""
+    app = create_app(Settings(engine="scripted"))
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise ValueError("a secret")
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        answer = await client.get("/broken")
+    assert answer.status_code == 500
+    error = answer.json()["error"]
+    assert error["code"] == "internal_error"
+    assert answer.headers["x-request-id"] in error["message"]
+    assert "secret" not in answer.text
+    await app.services.close()

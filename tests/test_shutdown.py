@@ -165,6 +165,20 @@ async def test_a_second_signal_is_fast(make_server: MakeServer) -> None:
     assert stream.frames[-1] == "[DONE]"
 
 
+async def test_a_stream_that_begins_in_the_drain_says_that_its_connection_ends(make_server: MakeServer) -> None:
+    """In its one Connection header: a client that reads only the first is not told to keep it."""
+    server = make_server(*SCRIPTED)
+    async with client(server) as http:
+        late = body(num_words=1, delay_ms=1, forebay_first_token_ms="600")
+        answering = asyncio.create_task(http.post("/v1/chat/completions", json=late))
+        await asyncio.sleep(0.2)
+        server.signal(signal.SIGTERM)
+        answer = await answering
+    assert answer.headers.get_list("connection") == ["close"]
+    assert answer.text.endswith("data: [DONE]\n\n")
+    assert await asyncio.to_thread(server.wait, 10) == 0
+
+
 def test_idle_and_stuck_connections_do_not_hold_the_process(make_server: MakeServer) -> None:
     """Neither an idle keep-alive connection nor half a request head delays the end."""
     server = make_server(*SCRIPTED, "--drain-timeout-s", "60")

@@ -10,8 +10,9 @@ from dataclasses import replace
 from forebay.admission import Ticket
 from forebay.engines.base import EngineInfo
 from forebay.errors import ApiError
-from forebay.ledger.account import Account, EngineUse, Outcome
+from forebay.ledger.account import Account, Outcome
 from forebay.ledger.ledger import NOTHING
+from forebay.ledger.rows import EngineUse
 from forebay.observe.record import RequestRecord
 from forebay.queued import QueuedDeltas
 from forebay.types import Delta, Deltas, GenerationRequest, Usage

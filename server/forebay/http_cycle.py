@@ -6,11 +6,27 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from forebay.observe.record import RequestRecord
+
 BODILESS = frozenset({204, 304})
 
 
 class Cycle(RequestResponseCycle):
     """uvicorn's, with heads written in one go: it searches each header twice for what may not be in it."""
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        if message["type"] == "http.request" and not message["more_body"]:
+            self.flow.resume_reading()  # after a large last piece it was paused, and nobody would see the client leave
+        return message
+
+    def client_left(self) -> None:
+        """Told by the connection, of the request that is being answered."""
+        self.disconnected = True
+        self.message_event.set()
+        record: RequestRecord | None = self.scope["state"].get("record")
+        if record is not None:  # else its task has not begun, and is told when it asks for the body
+            record.patience.client_left()
 
     async def send(self, message: Any) -> None:
         if self.flow.write_paused and not self.disconnected:
@@ -31,16 +47,16 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         status = message["status"]
-        lines = [STATUS_LINE[status]]
+        headers = [*self.default_headers, *message.get("headers", ())]
         closes = False
-        for name, value in (*self.default_headers, *message.get("headers", ())):
+        for name, value in headers:
             if name == b"content-length":
                 self.expected_content_length = int(value)
                 self.chunked_encoding = False
             elif name == b"connection" and b"close" in value.lower():
                 self.keep_alive = False
                 closes = True
-            lines.append(b"%b: %b\r\n" % (name, value))
+        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % header for header in headers]]
         if not self.keep_alive and not closes:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and status not in BODILESS and self.scope["method"] != "HEAD":

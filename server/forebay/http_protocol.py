@@ -68,6 +68,8 @@ class BoundedProtocol(HttpToolsProtocol):
     _ended_head = False
     _refused = False
     _head_timer: asyncio.TimerHandle | None = None
+    _answering: Cycle | None = None
+    """`cycle` is the newest request's, which may be pipelined."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -77,10 +79,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
         super().connection_lost(exc)
-        if self.cycle is not None and not self.cycle.response_complete:
-            record: RequestRecord | None = self.cycle.scope["state"].get("record")
-            if record is not None:  # else its task has not begun, and is told when it asks for the body
-                record.patience.client_left()
+        self._unset_keepalive_if_required()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.client_left()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -110,7 +111,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
 
     def on_headers_complete(self) -> None:
-        """As uvicorn's, but for the cycle's class and for what is never asked of it here: upgrades and its own limit."""
+        """As uvicorn's, but for the cycle's class and what is never asked of it here: upgrades, its own limit."""
         if self.parser.should_upgrade():
             return
         self._end_head()
@@ -125,7 +126,7 @@ class BoundedProtocol(HttpToolsProtocol):
         scope["raw_path"] = url.path
         scope["query_string"] = url.query or b""
         before = self.cycle
-        self.cycle = Cycle(
+        self.cycle = cycle = Cycle(
             scope=scope,
             transport=self.transport,
             flow=self.flow,
@@ -139,10 +140,15 @@ class BoundedProtocol(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
+            self._start_asgi_task(cycle, self.app)
         else:  # pipelined: it waits for the one before
-            self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            if self.pipeline:  # one is read ahead, because a client that is not read is not seen to leave
+                self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Trailers come here too, and change nothing (RFC 9110, 6.5.1): uvicorn would count them among the headers."""

@@ -7,11 +7,13 @@ import time
 from collections.abc import Awaitable, Mapping
 from contextlib import nullcontext
 from itertools import chain
+from typing import Any, cast
 
 import structlog
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from forebay.api.fields import ignored_header
 from forebay.api.handlers import CLIENT_CLOSED_REQUEST, as_api_error, error_answer, note_error
@@ -26,6 +28,7 @@ LOW_62_BITS = (1 << 62) - 1
 WATCHING = PROBES | SCRAPES
 """Asked by machines that watch the service, to its end; nothing that the end is to wait for."""
 NO_WORK = nullcontext()
+FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto"})
 
 
 class RequestMiddleware:
@@ -33,6 +36,9 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
+        self._proxied: Any = app
+        if trusted := services.settings.forwarded_allow_ips:
+            self._proxied = ProxyHeadersMiddleware(cast(Any, app), trusted)
         self._services = services
         self._drain = services.drain
         self._limit_s = services.settings.request_timeout_s
@@ -59,19 +65,19 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 request_id = record.client_request_id or record.request_id
-                headers = [*message["headers"], (b"x-request-id", request_id.encode())]
-                for name, value in record.answer_headers.items():
-                    headers.append((name.encode(), value.encode()))
+                headers = [*message["headers"], (b"x-request-id", request_id.encode()), *record.answer_headers]
                 if ignored := state.get("ignored_params"):
                     headers.append((b"x-ignored-params", ignored_header(ignored).encode("latin-1")))
                 if self._drain.draining:
+                    headers = [header for header in headers if header[0] != b"connection"]
                     headers.append((b"connection", b"close"))
                 message["headers"] = headers
             return send(message)
 
         try:
+            app = self._app if FORWARDED.isdisjoint(head) else self._proxied
             with NO_WORK if _path_of(scope) in WATCHING else self._drain.track():
-                await self._app(scope, receive, send_tagged)
+                await app(scope, receive, send_tagged)
         finally:
             patience.close()
             record.ended = time.perf_counter()

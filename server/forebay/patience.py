@@ -17,14 +17,25 @@ class ClientGone(Exception):
 
 
 class Patience:
-    """A context manager around whatever a request waits for, entered again and again, by one task at a time.
+    """A context manager around whatever a request waits for, entered again and again, by one task.
 
     When it ends, what is awaited inside is cancelled, the way `asyncio.timeout` does it, and the block raises
     `ClientGone`, `RequestTimeout` or `ShuttingDown`; so do all later blocks, at once. Outside nothing is interrupted:
     accounts are settled there. Lives on one event loop; `close` it at the request's end.
     """
 
-    __slots__ = ("_cancelling", "_drain", "_ended", "_interrupted", "_limit_s", "_task", "_timer", "left_at", "started")
+    __slots__ = (
+        "_cancelling",
+        "_drain",
+        "_ended",
+        "_inside",
+        "_interrupted",
+        "_limit_s",
+        "_task",
+        "_timer",
+        "left_at",
+        "started",
+    )
 
     def __init__(self, drain: Drain | None = None, limit_s: float = math.inf) -> None:
         """`limit_s`: seconds from now on."""
@@ -35,6 +46,7 @@ class Patience:
         self._limit_s = limit_s
         self._ended: Literal["left", "late", "forced"] | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._inside = False
         self._timer: asyncio.TimerHandle | None = None
         self._cancelling = 0
         self._interrupted = False
@@ -67,9 +79,11 @@ class Patience:
             raise self._error()
         if drain is not None:
             drain.waiting.add(self)
-        task = asyncio.current_task()
-        assert task is not None
-        self._task, self._cancelling = task, task.cancelling()
+        task = self._task
+        if task is None:
+            task = self._task = asyncio.current_task()
+            assert task is not None
+        self._inside, self._cancelling = True, task.cancelling()
         if self._timer is None and self._limit_s < math.inf:
             left_s = self.started + self._limit_s - time.perf_counter()
             self._timer = task.get_loop().call_later(left_s, self._end, "late")
@@ -77,24 +91,24 @@ class Patience:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        task, self._task = self._task, None
+        self._inside = False
         if self._drain is not None:
             self._drain.waiting.discard(self)
         if self._interrupted:
             self._interrupted = False
-            assert task is not None
-            if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            assert self._task is not None
+            if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
                 raise self._error() from error
 
     def _end(self, why: Literal["left", "late", "forced"]) -> None:
         if self._ended is None:
             self._ended = why
-            if self._task is not None:
+            if self._inside and self._task is not None:
                 # Later: a task that is told by itself may end its block before it waits, and meet this after it.
                 self._task.get_loop().call_soon(self._interrupt)
 
     def _interrupt(self) -> None:
-        if self._task is not None:
+        if self._inside and self._task is not None:
             self._interrupted = True
             self._task.cancel()
 

@@ -105,18 +105,18 @@ class Pipeline:
 
         Raises `RateLimited`, `QuotaExceeded`, `StorageUnavailable`.
         """
-        prompt_tokens = work.prompt_tokens
+        prompt_tokens, max_completion_tokens = work.prompt_tokens, work.max_completion_tokens
         price = self._ledger.price_of(record.model or "")
         hold = await self._guard.admit(
             caller,
             prompt_tokens=prompt_tokens,
-            max_completion_tokens=work.max_completion_tokens,
+            max_completion_tokens=max_completion_tokens,
             can_clamp=work.can_clamp,
-            num_choices=sum(request.num_choices for request in work.requests),
+            num_choices=work.num_choices,
             cost=None if price is None else partial(price.most, prompt_tokens),
             fingerprint=record.fingerprint,
         )
-        record.answer_headers.update(hold.headers)
+        record.answer_headers += hold.raw_headers
         try:
             account = await self._ledger.open(
                 caller,
@@ -130,7 +130,9 @@ class Pipeline:
         except BaseException:
             hold.settle(0, 0)
             raise
-        return work.clamped(hold.max_completion_tokens), account
+        if hold.max_completion_tokens < max_completion_tokens:
+            work = work.clamped(hold.max_completion_tokens)
+        return work, account
 
     async def read(self, record: RequestRecord, work: Callable[[Engine], Awaitable[T]]) -> T:
         """`work` of the engine that generates nothing. Raises what `start` raises."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from forebay.engines.base import Engine
 from forebay.failpoints import failpoint
 from forebay.tenants.fairness import Turn
@@ -50,8 +48,7 @@ class QueuedDeltas:
         source = self._source
         if source is None:
             await turn.wait()
-            request = replace(self._request, priority=turn.priority, cache_salt=self._cache_salt)
-            source = self._source = self._engine.generate(request)
+            source = self._source = self._engine.generate(self._request.dispatched(turn.priority, self._cache_salt))
             failpoint("dispatched")
         delta = await anext(source)
         self._count(source)

@@ -127,6 +127,7 @@ class Services:
 
 @lru_cache(maxsize=8)
 def _fingerprint(*parts: str | None) -> str:
+    """Of the parts in their order: the same for every answer of one engine."""
     return "fp_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:10]
 
 

@@ -102,8 +102,7 @@ def _config(app: FastAPI, services: Services, lifespan: Literal["on", "off"]) ->
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=bool(settings.forwarded_allow_ips),
-        forwarded_allow_ips=settings.forwarded_allow_ips,
+        proxy_headers=False,  # the middleware believes them
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=int(GRACE_S),
     )

@@ -1,10 +1,12 @@
-"""The values that cross layers: frozen, slotted, free of any model library."""
+"""The values that cross layers: slotted, never assigned to once they are made, free of any model library."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from forebay.values import value
 
 FinishReason = Literal["stop", "length"]
 Role = Literal["owner", "admin", "member", "service"]
@@ -70,7 +72,7 @@ class Caller:
         return self.models is None or model in self.models
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Chat:
     """A conversation before the model's template: canonical messages of `system|user|assistant|tool`, text content."""
 
@@ -85,7 +87,7 @@ class Chat:
         return str(self.messages[-1]["content"]) if self.continue_final_message else ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Prompt:
     """What the model reads. `text` is the rendered prompt where there is one; prompts given as token ids have none.
 
@@ -97,7 +99,7 @@ class Prompt:
     prefill: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sampling:
     """How one choice is drawn; already validated, so every engine honours every field.
 
@@ -130,7 +132,7 @@ class Sampling:
         return self.temperature == 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class GenerationRequest:
     """One prompt, `num_choices` answers.
 
@@ -146,8 +148,14 @@ class GenerationRequest:
     priority: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    def dispatched(self, priority: int, cache_salt: str) -> GenerationRequest:
+        """The same as the engine gets it, once its turn has come."""
+        return GenerationRequest(
+            self.request_id, self.prompt, self.sampling, self.num_choices, cache_salt, priority, self.metadata
+        )
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Alternative:
     """A token that could have stood at a position. `token_bytes` is the UTF-8 it adds, maybe part of a character."""
 
@@ -157,7 +165,7 @@ class Alternative:
     logprob: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TokenLogprob:
     """The chosen token at one position and the most likely ones there, best first.
 
@@ -168,7 +176,7 @@ class TokenLogprob:
     top: tuple[Alternative, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EngineTimes:
     """Seconds a choice spent in the engine: waiting for its first step, until its first token, from it to its last."""
 
@@ -177,7 +185,7 @@ class EngineTimes:
     decode_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Delta:
     """A piece of one choice.
 
@@ -210,7 +218,7 @@ class Deltas(Protocol):
     async def aclose(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EngineWork:
     """What an engine's counters have grown by: prompt tokens computed, which cached ones are not, and generated tokens.
 
@@ -237,7 +245,7 @@ class CountedDeltas(Deltas, Protocol):
         """The same as the engine's own counters have it, with what it has read of the prompt."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Usage:
     """Tokens of a request, all choices together; the prompt counts once."""
 

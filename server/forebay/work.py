@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from forebay.chat.reasoning import ReasoningFamily
 from forebay.types import GenerationRequest, Sampling
+from forebay.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Work:
     """What one HTTP request asks of the engine, once its text has been read; all have the same `num_choices`."""
 
@@ -21,17 +22,20 @@ class Work:
 
     @property
     def prompt_tokens(self) -> int:
-        return sum(len(request.prompt.token_ids) for request in self.requests)
+        return sum([len(request.prompt.token_ids) for request in self.requests])
 
     @property
     def max_completion_tokens(self) -> int:
-        return sum(request.num_choices * request.sampling.max_tokens for request in self.requests)
+        return sum([request.num_choices * request.sampling.max_tokens for request in self.requests])
+
+    @property
+    def num_choices(self) -> int:
+        """Of all requests together."""
+        return sum([request.num_choices for request in self.requests])
 
     def clamped(self, max_completion_tokens: int) -> Work:
         """The same with at most so many tokens, evenly for all choices."""
-        if max_completion_tokens >= self.max_completion_tokens:
-            return self
-        each = max_completion_tokens // sum(request.num_choices for request in self.requests)
+        each = max_completion_tokens // self.num_choices
         return replace(
             self,
             requests=[replace(request, sampling=_shortened(request.sampling, each)) for request in self.requests],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 
 import pytest
 
@@ -95,6 +96,21 @@ async def test_closing_early_aborts_the_producer_once() -> None:
     mailbox.close()
     assert aborts == ["abort"]
     assert [delta async for delta in mailbox] == []
+
+
+async def test_a_producer_that_has_ended_is_let_go_of() -> None:
+    """The mailbox of an answer that is read late, or never, keeps nothing else alive; nor is it part of a cycle."""
+
+    class Producer:
+        def leave(self) -> None: ...
+
+    for end in (DeltaMailbox.close, lambda mailbox: mailbox.fail(EngineUnavailable("gone"))):
+        producer = Producer()
+        mailbox, alive = DeltaMailbox(producer.leave), weakref.ref(producer)
+        mailbox.put(piece("a"))
+        end(mailbox)
+        del producer
+        assert alive() is None
 
 
 async def test_closing_after_the_end_aborts_nothing() -> None:

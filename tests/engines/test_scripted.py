@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import pytest_asyncio
 from asking import Answer, ask, chat, choices, raw, request, settled, until
 
 from forebay.engines.scripted import ScriptedEngine
+from forebay.engines.scripted.job import Job
 from forebay.errors import EngineUnavailable, InternalError, InvalidRequest
 from forebay.settings import Settings
 from forebay.types import Prompt
@@ -123,6 +125,44 @@ async def test_delays_pace_the_tokens(prompt: Prompt) -> None:
     quick = {"forebay_first_token_ms": "0", "forebay_inter_token_ms": "0"}
     assert len((await ask(engine, prompt, max_tokens=6, ignore_eos=True, metadata=quick)).deltas) == 2
     await engine.close(5)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"temperature": 1.5},
+        {"temperature": 1.0, "seed": 7, "min_tokens": 5, "stop_token_ids": (44, 46)},
+        {"temperature": 1.0, "stop": ("e", ".")},
+        {"skip_special_tokens": False, "ignore_eos": True, "logit_bias": {240: 9.0, 159: 9.0, 256: 9.0}},
+        {"temperature": 0.7, "presence_penalty": 1.0, "frequency_penalty": 0.5},
+    ],
+    ids=str,
+)
+async def test_a_burst_changes_no_token(engine: ScriptedEngine, prompt: Prompt, sampling: dict[str, object]) -> None:
+    """How many tokens a step gives decides how they are dealt out, not which they are nor what they read as."""
+    answers = [
+        await ask(engine, prompt, max_tokens=70, metadata={"forebay_burst": burst}, **sampling)
+        for burst in ("1", "7", "100")
+    ]
+    assert len({(answer.token_ids, answer.text, answer.finish_reason, answer.stop_reason) for answer in answers}) == 1
+    assert len(answers[0].deltas) == len(answers[0].token_ids)
+
+
+async def test_an_answer_leaves_no_cycle_behind(engine: ScriptedEngine, prompt: Prompt) -> None:
+    """What a request took is free when it is over, read to its end or left, and waits for no garbage collection."""
+    gc.collect()
+    gc.disable()
+    try:
+        await ask(engine, prompt)
+        stream = engine.generate(request(prompt, n=2, metadata={"forebay_inter_token_ms": "1"}))
+        await anext(stream)
+        await stream.aclose()
+        await settled(engine)
+        await asyncio.sleep(0.01)  # what was due when it left
+        assert not [left for left in gc.get_objects() if type(left) is Job]
+    finally:
+        gc.enable()
 
 
 async def test_raise_fails_one_request_alone(engine: ScriptedEngine, prompt: Prompt) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -143,6 +144,25 @@ def test_a_long_answer_that_nobody_reads_ends_at_once(narrow: ServerProcess, nar
         finish(sock)
         witness.wait_for(request_id, "abort")
     assert narrow_books.settlement()["outcome"] == "client_gone"
+
+
+@pytest.mark.parametrize("reading", ["first", "joined"])
+def test_a_stream_that_takes_too_long(tmp_path: Path, reading: str) -> None:
+    """Whoever reads along is told so, as without a key: one error frame, then `[DONE]`."""
+    key, body = keyed(new_key()), question(CHAT, stream=True, num_tokens=4000, ms=20)
+    with (
+        journalled_server(tmp_path, FOREBAY_REQUEST_TIMEOUT_S="0.6") as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+        client.stream("POST", CHAT, json=body, headers=key) as first,
+    ):
+        pieces = first.iter_raw()
+        next(pieces)
+        if reading == "joined":
+            content = client.post(CHAT, json=body, headers=key).content
+        else:
+            content = b"".join(pieces)
+        assert content.endswith(b'"code":"timeout"}}\n\ndata: [DONE]\n\n')
+        assert content.count(b'"error"') == 1
 
 
 def test_answers_expire(narrow: ServerProcess, narrow_books: Books) -> None:

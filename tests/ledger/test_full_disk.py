@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from support.administrator import OWNER, AdminClient
 from support.full_disk import CHAT, ask_until_refused, body, full_disk
 from support.ledger import LedgerFile
 from support.server import ServerProcess
@@ -111,3 +112,31 @@ def test_a_start_on_a_full_disk_is_refused_in_a_sentence(server: ServerProcess) 
     assert "Traceback" not in refused.stderr
     assert LedgerFile(server.data_dir).faults() == []
     server.start()
+
+
+async def test_what_was_refused_holds_nothing(make_server: Callable[..., ServerProcess]) -> None:
+    """Limits and budgets hold a request before the ledger does, and give it back where the ledger cannot: afterwards
+    the key has all its places, and its budget is short of nothing but what was settled."""
+    server = make_server(FOREBAY_API_KEYS=OWNER)
+    ledger = LedgerFile(server.data_dir)
+    with AdminClient(server, OWNER) as admin:
+        key = admin.make(limits={"max_concurrency": 4, "tokens_per_minute": 10_000_000})
+        async with httpx.AsyncClient(base_url=server.url, timeout=30, headers=key.headers) as client:
+            with full_disk(server):
+                await ask_until_refused(client)
+                for _ in range(8):
+                    refused = await asyncio.gather(*(client.post(CHAT, json=body()) for _ in range(4)))
+                    assert {answer.json()["error"]["code"] for answer in refused} == {"storage_unavailable"}
+            eventually(lambda: httpx.post(server.url + CHAT, json=body(), headers=key.headers).status_code == 200)
+            long = body(metadata={"forebay_first_token_ms": "500"})
+            at_once = await asyncio.gather(*(client.post(CHAT, json=long) for _ in range(4)))
+            assert [answer.status_code for answer in at_once] == [200] * 4
+            eventually(lambda: ledger.num_open() == 0)
+            spent = sum(row["prompt_tokens"] + row["completion_tokens"] for row in ledger.rows("settle"))
+            budget = {"amount": spent + 100, "unit": "tokens", "window": "total"}
+            admin.get("PATCH", f"/keys/{key.id}", {"limits": {"budgets": [budget]}})
+            over = await client.post(CHAT, json=body(max_tokens=100))
+            assert "has 100 tokens left" in over.json()["error"]["message"]
+            num_prompt_tokens = at_once[0].json()["usage"]["prompt_tokens"]
+            last = await client.post(CHAT, json=body(max_tokens=100 - num_prompt_tokens))
+            assert last.status_code == 200

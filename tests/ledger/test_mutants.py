@@ -37,9 +37,9 @@ MUTANTS = {
     "`or` estimate": Mutant(
         (
             (
-                "ledger/account.py",
-                "completion_tokens=billed.completion_tokens,",
-                "completion_tokens=billed.completion_tokens or self._held.completion_tokens,",
+                "ledger/rows.py",
+                "billed.completion_tokens, billed.reasoning_tokens,",
+                "billed.completion_tokens or self.completion_tokens, billed.reasoning_tokens,",
             ),
         )
     ),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -68,6 +70,20 @@ def test_our_lines_and_those_of_libraries_look_alike(configure: Configure) -> No
     assert ours.items() >= {"level": "warning", "logger": "ours", "event": "something_happened", "number": 3}.items()
     assert theirs.items() >= {"level": "warning", "logger": "theirs", "event": "it is so"}.items()
     assert ours["timestamp"].endswith("+00:00")
+
+
+def test_lines_say_when_in_milliseconds(configure: Configure) -> None:
+    """In UTC, also across the turn of a second."""
+    read = configure()
+    began = time.time_ns() // 1_000_000
+    for _ in range(12):
+        structlog.get_logger("ours").info("tick")
+        time.sleep(0.1)
+    times = [line["timestamp"] for line in read()]
+    assert times == sorted(times)
+    assert {len(stamp) for stamp in times} == {len("2026-01-31T12:00:00.000+00:00")}
+    told = [round(datetime.fromisoformat(stamp).timestamp() * 1000) - began for stamp in times]
+    assert all(100 * number <= late <= 100 * number + 500 for number, late in enumerate(told)), told
 
 
 def test_bound_context_is_on_every_line(configure: Configure) -> None:

@@ -17,7 +17,7 @@ from forebay.tenants.ask import Hold
 from forebay.tenants.conversation import Conversation
 from forebay.tenants.fleet import Fleet
 from forebay.tenants.grants import Grants
-from forebay.tenants.guard import Guard
+from forebay.tenants.guard import NUM_READY, Guard
 from forebay.tenants.local_limiter import LocalLimiter
 from forebay.tenants.shared_limiter import SharedLimiter
 from forebay.types import Budget, Caller, Policy
@@ -49,9 +49,15 @@ def steady_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
-def local_guard(clock: Clock) -> Guard:
+def local_guard(clock: Clock, num_ready: int = NUM_READY) -> Guard:
     limiter = LocalLimiter(lambda: clock.steady)
-    return Guard(limiter, wall_ms=lambda: clock.wall, steady_ms=lambda: clock.steady)
+    return Guard(limiter, wall_ms=lambda: clock.wall, steady_ms=lambda: clock.steady, num_ready=num_ready)
+
+
+def let_rest(guard: Guard) -> None:
+    """Others come, as they do; whoever may rest then does, where the guard keeps nobody ready."""
+    for _ in range(2 * guard.parties.num_awake + 2):
+        guard.peek(caller(key_id=f"other {next(_prints)}", of="others"))
 
 
 @dataclass

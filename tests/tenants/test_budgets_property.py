@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from forebay.errors import QuotaExceeded
 from forebay.tenants.ask import Hold
 from forebay.types import Budget, Caller, Policy
-from support.guards import DAY_MS, Clock, ask, caller, local_guard
+from support.guards import DAY_MS, Clock, ask, caller, let_rest, local_guard
 
 PRICE = 7
 KEYS = {
@@ -48,7 +48,7 @@ class BudgetMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = Clock()
-        self.guard = local_guard(self.clock)
+        self.guard = local_guard(self.clock, num_ready=0)
         self.entries: list[Entry] = []
 
     @property
@@ -117,9 +117,17 @@ class BudgetMachine(RuleBasedStateMachine):
         self.clock.wall += hours * 3_600_000
 
     @rule()
+    def rest(self) -> None:
+        """Nobody asks for a while but others, and of those at rest only what they spent is kept."""
+        self.clock.steady += 61_000
+        let_rest(self.guard)
+        if all(entry.settled for entry in self.entries):
+            assert self.guard.parties.num_awake <= 5
+
+    @rule()
     def restart(self) -> None:
         """What is open ends as it was held; the ledger's daily sums are all that the new process knows."""
-        self.guard = local_guard(self.clock)
+        self.guard = local_guard(self.clock, num_ready=0)
         for entry in self.entries:
             entry.settled = True
             day = (entry.day - date(1970, 1, 1)).days

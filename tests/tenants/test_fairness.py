@@ -281,3 +281,16 @@ async def test_keys_that_went_are_forgotten() -> None:
         flow.counter += 10
         counters.leave(flow, number)
     assert len(counters) <= 2 * SWEEP_AT
+
+
+async def test_passing_through_is_joining_and_leaving_at_once() -> None:
+    """While nobody waits: the same counters, for keys that come back and for new ones."""
+    passed, joined = VirtualCounters[int](), VirtualCounters[int]()
+    rng = random.Random(1)
+    for number in range(500):
+        key, cost = rng.randrange(20), rng.randrange(100)
+        ours, theirs = passed.pass_through(key), joined.join(key, number)
+        joined.leave(theirs, number)
+        assert ours.counter == theirs.counter
+        ours.counter += cost
+        theirs.counter += cost

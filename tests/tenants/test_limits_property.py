@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from forebay.errors import RateLimited
 from forebay.tenants.promises import EARLY_MS, GRACE_MS
 from forebay.types import Policy
-from support.guards import Clock, ask, caller, local_guard
+from support.guards import Clock, ask, caller, let_rest, local_guard
 
 RATE = 60
 LATE_MS = 1_000 + GRACE_MS + EARLY_MS
@@ -46,9 +46,9 @@ class Played:
 
 
 async def play(arrivals: list[tuple[int, int, int, bool]], key: Policy, tenant: Policy) -> Played:
-    """What a guard makes of them. The times of what is admitted never fall."""
+    """What a guard makes of them that keeps nobody ready who may rest. The times of what is admitted never fall."""
     clock = Clock(steady=0)
-    guard, who = local_guard(clock), caller(key, tenant)
+    guard, who = local_guard(clock, num_ready=0), caller(key, tenant)
     numbers = count()
     agenda: list[tuple[int, int, int, int, bool, bool]] = []
     now = 0
@@ -59,6 +59,7 @@ async def play(arrivals: list[tuple[int, int, int, bool]], key: Policy, tenant: 
     while agenda:
         clock.steady, number, num_tokens, percent, comes_back, as_told = heapq.heappop(agenda)
         played.num_as_told += as_told
+        let_rest(guard)
         try:
             hold = await ask(guard, who, 0, num_tokens, fingerprint=number)
         except RateLimited as exc:

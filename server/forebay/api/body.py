@@ -137,13 +137,14 @@ def validate(schema: type[BodyT], value: Any) -> BodyT:
     if len(value) > MAX_MEMBERS:
         raise InvalidRequest(f"The body has more than {MAX_MEMBERS} fields.")
     for name, member in value.items():
-        if isinstance(member, dict) and len(member) > MAX_MEMBERS:
+        if type(member) is dict and len(member) > MAX_MEMBERS:
             name = name[:MAX_NAME_CHARS]
             raise InvalidRequest(f"`{name}` has more than {MAX_MEMBERS} members.", param=name)
     try:
-        return schema.model_validate(value)
+        body: BodyT = schema.__pydantic_validator__.validate_python(value)
     except ValidationError as exc:
         raise _invalid(exc.errors(include_url=False, include_context=False, include_input=False)[0]) from exc
+    return body
 
 
 def _invalid(error: ErrorDetails) -> InvalidRequest:

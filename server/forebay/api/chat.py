@@ -73,12 +73,14 @@ async def create_chat_completion(
     generation = await services.pipeline.start(caller, record, num_choices, prepare)
     shape = {"logprobs": bool(body.logprobs), "reasoning_content": services.settings.reasoning_content}
     head = answer_head("chatcmpl", "chat.completion", services, generation.info, record)
-    chunk_head = {**head, "object": "chat.completion.chunk"}
+    frames = None
+    if body.stream:
+        frames = ChatFrames({**head, "object": "chat.completion.chunk"}, body.stream_options, **shape)
     return await respond(
         generation,
         record,
         services.settings,
-        frames=ChatFrames(chunk_head, body.stream_options, **shape) if body.stream else None,
+        frames=frames,
         whole=lambda choices: chat_body(head, choices, generation.usage, **shape),
         num_choices=num_choices,
     )

@@ -113,6 +113,8 @@ NONE: Mapping[str, Refused | Ignored] = {}
 def screen(extra: Mapping[str, Any], table: Mapping[str, Refused | Ignored], *, strict: bool) -> tuple[str, ...]:
     """Names of the ignored among the fields that no schema declares. Raises `UnsupportedParameter` for a refused one,
     and for an unknown one in strict mode."""
+    if not extra:
+        return ()
     ignored = []
     for name, value in extra.items():
         rule = table.get(name)

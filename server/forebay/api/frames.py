@@ -22,28 +22,29 @@ class Frames:
 
     def __init__(self, head: dict[str, Any], options: StreamOptions | None, *, logprobs: bool) -> None:
         options = options or StreamOptions()
-        self._head = orjson.dumps(head)[:-1] + b',"choices":['
+        self._head = b"data: " + orjson.dumps(head)[:-1] + b',"choices":['
         self._logprobs = logprobs
         self.continuous_usage = bool(options.continuous_usage_stats)
         self._include_usage = bool(options.include_usage) or self.continuous_usage
         self._obfuscate = bool(options.include_obfuscation)
 
-    def chunk(self, choice: dict[str, Any], usage: Usage | None) -> bytes:
-        body = self._head + orjson.dumps(choice) + b"]"
+    def chunk(self, choice: bytes, usage: Usage | None) -> bytes:
+        """`choice` is JSON."""
+        body = self._head + choice + b"]"
         if usage is not None:
             body += b',"usage":' + orjson.dumps(usage_body(usage))
         elif self._include_usage:
             body += b',"usage":null'
         if self._obfuscate:
-            padding = secrets.token_hex(PAD_TO)[: PAD_TO - (len(body) + 26) % PAD_TO]
+            padding = secrets.token_hex(PAD_TO)[: PAD_TO - (len(body) + 20) % PAD_TO]
             body += b',"obfuscation":"' + padding.encode() + b'"'
-        return b"data: " + body + b"}\n\n"
+        return body + b"}\n\n"
 
     def usage_chunk(self, usage: Usage) -> bytes:
         """The last chunk, if asked for."""
         if not self._include_usage:
             return b""
-        return b"data: " + self._head + b'],"usage":' + orjson.dumps(usage_body(usage)) + b"}\n\n"
+        return self._head + b'],"usage":' + orjson.dumps(usage_body(usage)) + b"}\n\n"
 
     def frames(self, delta: Delta, usage: Usage | None) -> bytes:
         """The chunks that a delta becomes: none, one or several. `usage` so far is given if `continuous_usage`."""
@@ -58,30 +59,31 @@ class ChatFrames(Frames):
     ) -> None:
         super().__init__(head, options, logprobs=logprobs)
         self._reasoning_content = reasoning_content
-        self._opened: set[int] = set()
+        self._around: dict[int, tuple[bytes, bytes]] = {}
+        """Of each choice that has begun: what stands before and after a piece of its text."""
 
     def frames(self, delta: Delta, usage: Usage | None) -> bytes:
         out = b""
-        if delta.index not in self._opened:
-            self._opened.add(delta.index)
-            out += self.chunk(_chat_choice(delta.index, {"role": "assistant", "content": ""}), usage)
+        around = self._around.get(delta.index)
+        if around is None:
+            before, _, after = _chat_choice(delta.index, {"content": None}).partition(b"null")
+            around = self._around[delta.index] = before, after
+            out = self.chunk(_chat_choice(delta.index, {"role": "assistant", "content": ""}), usage)
         if delta.reasoning:
             fields = reasoning_fields(delta.reasoning, reasoning_content=self._reasoning_content)
             out += self.chunk(_chat_choice(delta.index, fields), usage)
-        if delta.text or (self._logprobs and delta.logprobs):
-            choice = _chat_choice(delta.index, {"content": delta.text})
-            if self._logprobs:
-                choice["logprobs"] = chat_logprobs(delta.logprobs)
-            out += self.chunk(choice, usage)
-        if delta.finish_reason is not None:
-            choice = _chat_choice(delta.index, {})
-            choice["finish_reason"], choice["stop_reason"] = delta.finish_reason, delta.stop_reason
-            out += self.chunk(choice, usage)
+        if self._logprobs and (delta.text or delta.logprobs):
+            logprobs = chat_logprobs(delta.logprobs)
+            out += self.chunk(_chat_choice(delta.index, {"content": delta.text}, logprobs=logprobs), usage)
+        elif delta.text:
+            out += self.chunk(around[0] + orjson.dumps(delta.text) + around[1], usage)
+        if (reason := delta.finish_reason) is not None:
+            out += self.chunk(_chat_choice(delta.index, {}, finish_reason=reason, stop_reason=delta.stop_reason), usage)
         return out
 
 
-def _chat_choice(index: int, delta: dict[str, Any]) -> dict[str, Any]:
-    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+def _chat_choice(index: int, delta: dict[str, Any], **end: Any) -> bytes:
+    return orjson.dumps({"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **end})
 
 
 class CompletionFrames(Frames):
@@ -111,4 +113,4 @@ class CompletionFrames(Frames):
         }
         if delta.finish_reason is not None:
             choice["stop_reason"] = delta.stop_reason
-        return self.chunk(choice, usage)
+        return self.chunk(orjson.dumps(choice), usage)

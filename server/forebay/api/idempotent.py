@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any
@@ -18,6 +19,7 @@ from forebay.api.answer import send_answer
 from forebay.api.body import KEY_HEADER, KEYED_BODY, LARGE_BYTES
 from forebay.api.fields import ignored_header
 from forebay.api.handlers import CLIENT_CLOSED_REQUEST, as_api_error, note_error
+from forebay.api.sse import DONE, LAST_SEND_S
 from forebay.errors import ApiError, InvalidRequest, PermissionDenied, error_body
 from forebay.idempotency.answers import Kept
 from forebay.idempotency.claims import Claim, fingerprint_of, key_digest
@@ -32,7 +34,6 @@ Endpoint = Callable[..., Awaitable[bytes | Response]]
 
 MAX_KEY_CHARS = 255
 REPLAYED = (b"idempotent-replayed", b"true")
-STREAM_END = b"data: [DONE]\n\n"
 
 
 def idempotent(endpoint: Endpoint) -> Endpoint:
@@ -106,14 +107,13 @@ class _Producer:
         self._services = services
         # Its client is whoever reads along, not the connection that the request came by.
         state = {**request.scope["state"], "record": claim.record}
-        self._request = Request({**request.scope, "state": state}, self._receive)
+        self._request = Request({**request.scope, "state": state}, request.receive)
 
     async def run(self, ask: Endpoint) -> None:
         claim, record = self._claim, self._claim.record
         try:
-            await send_answer(await ask(request=self._request), self._request.scope, self._receive, self._send)
-            with record.patience:
-                await claim.keep()
+            await send_answer(await ask(request=self._request), self._request.scope, self._request.receive, self._send)
+            await claim.keep()
         except ClientGone:
             record.outcome = "client_gone"
             record.status = record.status or CLIENT_CLOSED_REQUEST
@@ -129,10 +129,6 @@ class _Producer:
             if record.status is None and record.outcome == "ok":
                 record.outcome = "failed"
             self._services.observe(record)
-
-    async def _receive(self) -> Message:
-        await self._claim.wait_abandoned()
-        return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -187,20 +183,23 @@ class Following(_Again):
         self._record = record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        can_fail = False
         try:
             with self._record.patience:
                 await send(self.start)
-                last = b""
-                try:
-                    async for piece in self._reader:
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
-                except ApiError as exc:  # in a stream; a whole answer is shown when nothing can fail any more
-                    note_error(self._record, exc, started=True)
-                    last = b"data: " + orjson.dumps(error_body(exc)) + b"\n\n" + STREAM_END
-                await send({"type": "http.response.body", "body": last})
+                can_fail = self._record.stream  # a whole answer is shown when nothing can fail any more
+                async for piece in self._reader:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                can_fail = False
+                await send({"type": "http.response.body", "body": b""})
         except ClientGone:
             self._record.outcome = "client_gone"
-        except ApiError as exc:  # a client that does not read has nothing from an error frame either
+        except ApiError as exc:
             note_error(self._record, exc, started=True)
+            if can_fail:
+                last = b"data: " + orjson.dumps(error_body(exc)) + b"\n\n" + DONE
+                with suppress(TimeoutError):  # the client takes nothing any more
+                    async with asyncio.timeout(LAST_SEND_S):
+                        await send({"type": "http.response.body", "body": last})
         finally:
             self._reader.close()

@@ -41,7 +41,7 @@ def to_sampling(
             f"`min_tokens` must be at most the {max_tokens} tokens that may be generated.", param="min_tokens"
         )
     stop_token_ids = tuple(body.stop_token_ids or ())
-    if any(token_id >= info.vocab_size for token_id in stop_token_ids):
+    if stop_token_ids and max(stop_token_ids) >= info.vocab_size:
         raise InvalidRequest(f"`stop_token_ids` must be below {info.vocab_size}.", param="stop_token_ids")
     return Sampling(
         max_tokens=max_tokens,
@@ -60,7 +60,7 @@ def to_sampling(
         ignore_eos=bool(body.ignore_eos),
         skip_special_tokens=body.skip_special_tokens is not False,
         num_logprobs=num_logprobs,
-        logit_bias=_to_logit_bias(body.logit_bias or {}, info.vocab_size),
+        logit_bias=_to_logit_bias(body.logit_bias, info.vocab_size) if body.logit_bias else {},
     )
 
 

@@ -78,8 +78,10 @@ class SamplingBody(Body):
     metadata: Metadata | None = None
 
     def extras(self) -> dict[str, Any]:
-        options = {} if self.stream_options is None else self.stream_options.extras()
-        return {**super().extras(), **{f"stream_options.{name}": value for name, value in options.items()}}
+        extras = self.model_extra or {}
+        if self.stream_options is None:
+            return extras
+        return {**extras, **{f"stream_options.{name}": value for name, value in self.stream_options.extras().items()}}
 
 
 @with_config(ConfigDict(extra="allow", strict=True))

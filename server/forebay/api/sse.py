@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import anyio
 import orjson
@@ -20,7 +21,7 @@ from forebay.types import Delta
 
 DONE = b"data: [DONE]\n\n"
 LAST_SEND_S = 1.0
-"""For the end of a stream whose client does not read; what it had is lost with the connection."""
+"""For the end of a stream that failed, where its client does not read; what it had is lost with the connection."""
 
 
 async def stream(generation: Generation, frames: Frames, record: RequestRecord, settings: Settings) -> EventStream:
@@ -48,6 +49,7 @@ class EventStream(EventSourceResponse):
 
     Whatever happens, the engine's work is aborted and accounted for before the call returns; sse-starlette alone leaves
     its iterator open when the client goes during a send, and times every send apart, which costs more than the send.
+    Of its tasks only that of the keep-alive comments is left.
     """
 
     def __init__(
@@ -71,15 +73,17 @@ class EventStream(EventSourceResponse):
         self._complete = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        comments = asyncio.ensure_future(self._ping(send))
         try:
-            await super().__call__(scope, receive, send)
+            await self._stream_response(send)
         finally:
+            comments.cancel()
             if not self._complete and self._record.outcome == "ok":
                 self._record.outcome = "client_gone"
             await _end(self._first, self._generation)
 
     async def _stream_response(self, send: Send) -> None:
-        """In a task of its own, beside the keep-alive comments and the watch for the client."""
+        """In the request's own task, which its client's leaving interrupts, beside the keep-alive comments."""
         generation, patience = self._generation, self._record.patience
         try:
             with patience:  # the client may still have to take an answer before this one
@@ -97,22 +101,26 @@ class EventStream(EventSourceResponse):
                         await asyncio.sleep(0)
                     if chunk := self._chunk(delta):
                         await send(_body(chunk))
-            last = self._frames.usage_chunk(generation.usage)
+                await self._send_last(send, self._frames.usage_chunk(generation.usage))
+            return
         except ClientGone:
             return
         except Exception as exc:
             error = as_api_error(exc, self._record)
             note_error(self._record, error, started=True)
             last = b"data: " + orjson.dumps(error_body(error)) + b"\n\n"
-        try:
-            # Under the lock of the keep-alive comments: one that is being sent goes first, and none follows the end.
-            async with asyncio.timeout(LAST_SEND_S), self._send_lock:
-                await send(_body(last + DONE))
-                self._complete = True
-                self.active = False
-                await send(_body(b"", more=False))
-        except TimeoutError:
-            pass  # the client takes nothing any more, which is no failure of ours
+        if not self._complete:
+            with suppress(TimeoutError):  # the client takes nothing any more, which is no failure of ours
+                async with asyncio.timeout(LAST_SEND_S):
+                    await self._send_last(send, last)
+
+    async def _send_last(self, send: Send, last: bytes) -> None:
+        """Under the lock of the keep-alive comments: one that is being sent goes first, and none follows the end."""
+        async with self._send_lock:
+            await send(_body(last + DONE))
+            self._complete = True
+            self.active = False
+            await send(_body(b"", more=False))
 
     def _chunk(self, delta: Delta) -> bytes:
         return self._frames.frames(delta, self._generation.usage if self._frames.continuous_usage else None)

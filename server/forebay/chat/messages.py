@@ -13,6 +13,7 @@ from forebay.types import Chat, Message
 
 _KNOWN = frozenset({"role", "content", "name", "tool_calls", "function_call", "tool_call_id", "audio"})
 _ASSISTANT = _KNOWN | {"refusal", "reasoning", "reasoning_content"}
+_PLAIN_ROLES = frozenset({"system", "user", "assistant"})
 _PART = frozenset({"type", "text", "refusal"})
 _HINT = "prompt_cache_breakpoint"
 """A hint to OpenAI's prompt cache; ours finds shared prefixes by itself."""
@@ -51,11 +52,12 @@ def to_chat(
     for key, value in template_kwargs.items():
         if isinstance(value, str):
             _check_text(value, f"chat_template_kwargs.{key}")
-    canonical = tuple(
-        _canonical(message, f"messages[{i}]", chat_template, strict=strict) for i, message in enumerate(messages)
-    )
+    canonical: list[Message] = []
+    for i, message in enumerate(messages):
+        plain = _is_plain(message) and _is_text(message["content"])
+        canonical.append(message if plain else _canonical(message, f"messages[{i}]", chat_template, strict=strict))
     return Chat(
-        messages=prepare_history(canonical, family, chat_template),
+        messages=prepare_history(tuple(canonical), family, chat_template),
         add_generation_prompt=add_generation_prompt,
         continue_final_message=continue_final_message,
         template_kwargs=template_kwargs,
@@ -66,12 +68,19 @@ def ignored_fields(messages: Sequence[Mapping[str, Any]], chat_template: str | N
     """Paths of what cannot change the prompt: a `name` that the template does not read, cache hints, unknown fields."""
     ignored: list[str] = []
     for i, message in enumerate(messages):
+        if _is_plain(message):
+            continue
         path = f"messages[{i}]"
         if message.get("name") and not reads_field(chat_template, "name"):
             ignored.append(f"{path}.name")
         ignored += (f"{at}.{_HINT}" for at, part in _parts(message, path) if part.get(_HINT) is not None)
         ignored += _unknown(message, path)
     return tuple(ignored)
+
+
+def _is_plain(message: Mapping[str, Any]) -> bool:
+    """Whether it is canonical as it stands, as most are: a role, a string, and nothing else."""
+    return len(message) == 2 and message["role"] in _PLAIN_ROLES and isinstance(message.get("content"), str)
 
 
 def _canonical(message: Mapping[str, Any], path: str, chat_template: str | None, *, strict: bool) -> Message:
@@ -161,9 +170,17 @@ def _text(message: Mapping[str, Any], key: str, path: str) -> str:
 
 
 def _check_text(text: str, path: str) -> str:
+    if not _is_text(text):
+        raise InvalidRequest(f"`{path}` holds a lone surrogate, which is not text.", param=path)
+    return text
+
+
+def _is_text(text: str) -> bool:
     """Lone surrogates are half a character: no tokenizer takes them, and UTF-8 cannot carry them back."""
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidRequest(f"`{path}` holds a lone surrogate, which is not text.", param=path) from None
-    return text
+        return False
+    return True

@@ -18,9 +18,14 @@ __all__ = ["FAMILIES", "ReasoningFamily", "bind_family", "choose_family", "prepa
 
 
 async def bind_family(family: ReasoningFamily, engine: Engine) -> ReasoningFamily:
-    """The family with `end_id`, where the engine's tokenizer has one token for the closing marker."""
+    """The family as the engine's tokenizer has it: with `end_id` where one token is the closing marker, and with
+    `markers_are_special` where one of the special tokens is a marker."""
     token_ids = await engine.tokenize(family.end, add_special_tokens=False)
-    return replace(family, end_id=token_ids[0]) if len(token_ids) == 1 else family
+    return replace(
+        family,
+        end_id=token_ids[0] if len(token_ids) == 1 else None,
+        markers_are_special=family.hidden_by_skipping(engine.info.special_tokens),
+    )
 
 
 async def split_reasoning(

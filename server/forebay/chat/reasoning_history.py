@@ -21,6 +21,8 @@ def prepare_history(
     left out. Content is never touched where the template deals with the closing marker itself; where it reads a field
     and knows no marker, a whole block that begins the content is moved to the field.
     """
+    if "assistant" not in {message["role"] for message in messages}:
+        return messages
     fields = tuple(field for field in TEMPLATE_FIELDS if reads_field(chat_template, field))
     splits = bool(fields) and family is not None and not any(end in (chat_template or "") for end in family.ends)
     return tuple(
@@ -30,10 +32,13 @@ def prepare_history(
 
 
 def _prepare(message: Message, fields: tuple[str, ...], family: ReasoningFamily | None) -> Message:
-    rest = {key: value for key, value in message.items() if key not in ("reasoning", "reasoning_content")}
     reasoning = message.get("reasoning") or message.get("reasoning_content") or ""
-    if not reasoning and family is not None:
-        reasoning, rest["content"] = _split_block(rest["content"], family)
+    if not reasoning:
+        if family is None:
+            return message
+        reasoning, content = _split_block(message["content"], family)
+        message = {**message, "content": content}
+    rest = {key: value for key, value in message.items() if key not in ("reasoning", "reasoning_content")}
     return {**rest, **dict.fromkeys(fields, reasoning)} if reasoning else rest
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from forebay.types import Chat, CountedDeltas, GenerationRequest, Prompt
+from forebay.values import value
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class EngineInfo:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class EngineHealth:
     """`alive`: the engine can still step. `progressing`: with work present, counters moved within the stall limit."""
 

@@ -43,7 +43,6 @@ class DeltaMailbox:
     """
 
     __slots__ = (
-        "_ended",
         "_error",
         "_loop",
         "_on_close",
@@ -59,12 +58,13 @@ class DeltaMailbox:
         self.num_prompt_tokens = 0
         """Computed for it; the producer counts them."""
         self._loop = asyncio.get_running_loop()
-        self._on_close = on_close
+        self._on_close: Callable[[], asyncio.Future[None] | None] | None = on_close
+        """None once the producer has ended or was told to: whoever it belongs to is free to go."""
         self._pending: dict[int, list[Delta]] = {}
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[Delta | None] | None = None
+        """The consumer's, while there is nothing for it; its result is the next Delta, None to look again."""
         self._released: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
-        self._ended = False
 
     @property
     def work(self) -> EngineWork:
@@ -72,26 +72,29 @@ class DeltaMailbox:
 
     def put(self, delta: Delta) -> None:
         self.num_tokens += len(delta.token_ids)
-        if self._ended:
+        if self._on_close is None:
+            return
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(delta)
             return
         waiting = self._pending.get(delta.index)
         if waiting is None:
             self._pending[delta.index] = [delta]
         else:
             waiting.append(delta)
-        self._wake()
 
     def fail(self, error: BaseException) -> None:
         """Ends with `error`, raised to the consumer after what was put; without effect if already ended."""
-        if not self._ended:
-            self._ended, self._error = True, error
-            self._wake()
+        if self._on_close is not None:
+            self._error = error
+            self.close()
 
     def close(self) -> None:
         """Ends without error, after what was put; without effect if already ended."""
-        if not self._ended:
-            self._ended = True
-            self._wake()
+        self._on_close = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def __aiter__(self) -> DeltaMailbox:
         return self
@@ -101,18 +104,21 @@ class DeltaMailbox:
             if self._error is not None:
                 error, self._error = self._error, None
                 raise error
-            if self._ended:
+            if self._on_close is None:
                 raise StopAsyncIteration
             if self._waiter is not None:
                 raise RuntimeError("a DeltaMailbox has one consumer")
-            self._waiter = self._loop.create_future()
+            waiter: asyncio.Future[Delta | None] = self._loop.create_future()
+            self._waiter = waiter
             try:
-                await self._waiter
+                delta = await waiter
             except asyncio.CancelledError:
                 self._leave()
                 raise
             finally:
                 self._waiter = None
+            if delta is not None:
+                return delta
         return merge_deltas(self._pending.pop(next(iter(self._pending))))
 
     async def aclose(self) -> None:
@@ -124,10 +130,6 @@ class DeltaMailbox:
     def _leave(self) -> None:
         self._pending.clear()
         self._error = None
-        if not self._ended:
-            self._ended = True
-            self._released = self._on_close()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            self._released = on_close()

@@ -14,6 +14,7 @@ def check_token_ids(token_ids: Collection[int], vocab_size: int, param: str) -> 
     """
     if not token_ids:
         return
-    for extreme in (max(token_ids), min(token_ids)):
-        if not 0 <= extreme < vocab_size:
-            raise InvalidRequest(f"Token id {extreme} is outside the vocabulary of {vocab_size} tokens.", param=param)
+    largest, smallest = max(token_ids), min(token_ids)
+    if smallest < 0 or largest >= vocab_size:
+        wrong = largest if not 0 <= largest < vocab_size else smallest
+        raise InvalidRequest(f"Token id {wrong} is outside the vocabulary of {vocab_size} tokens.", param=param)

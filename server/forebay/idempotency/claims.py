@@ -74,7 +74,6 @@ class Claim:
         self.record = record
         self.recording = Recording(claims.max_bytes, self._on_alone)
         self._alone = ExitStack()
-        self._abandoned = asyncio.Event()
         self._settlement: Posting | None = None
         self._is_kept = False
         self._closed = False
@@ -95,14 +94,10 @@ class Claim:
             self._alone.enter_context(self._claims.drain.track())
 
     def _abandon(self) -> None:
-        if not self._is_kept:  # else the key is its until the answer is on the disk
+        """Nobody has followed for the grace, or could any more."""
+        if self._settlement is None:  # else it is complete, and the key is its until the answer is on the disk
             self._claims.release(self)
-        self._abandoned.set()
-        self.record.patience.client_left()
-
-    async def wait_abandoned(self) -> None:
-        """Until nobody has followed for the grace, or could any more."""
-        await self._abandoned.wait()
+            self.record.patience.client_left()
 
     async def write(self, piece: bytes) -> None:
         await self.recording.write(piece)
@@ -117,10 +112,11 @@ class Claim:
     async def keep(self) -> None:
         """The answer has been written: shows its end, once settlement and answer are durable, both or none.
 
-        One that ended with an error is not kept.
+        One that ended with an error is not kept. Raises what the request's patience ends with, where it has to wait.
         """
         if self._settlement is not None:
-            await asyncio.shield(self._store(self._settlement))
+            with self.record.patience:
+                await asyncio.shield(self._store(self._settlement))
             failpoint("answer_stored")
         self.recording.end()
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from forebay.failpoints import failpoint
-from forebay.ledger.rows import Entry
+from forebay.ledger.rows import EngineUse, Entry
 from forebay.ledger.tally import Stream, Tally
 from forebay.ledger.writes import LedgerWrites, Posting
 from forebay.stores.group_commit import GroupCommit
@@ -29,15 +28,6 @@ Cost = Callable[[Usage, int], int]
 
 OnSettled = Callable[[int, int], None]
 """Told tokens and cost, once."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineUse:
-    """Microseconds in our queue and the engine's, in prefill, in decoding."""
-
-    queue_us: int = 0
-    prefill_us: int = 0
-    decode_us: int = 0
 
 
 class Account:
@@ -158,22 +148,10 @@ class Account:
         use = use or EngineUse()
         engine_us = use.prefill_us + use.decode_us
         now = time.time_ns() // 1_000_000
-        row = self._held._replace(
-            kind="settle",
-            at=now,
-            outcome=outcome,
-            finish_reason=finish_reason,
-            prompt_tokens=billed.prompt_tokens,
-            cached_tokens=billed.cached_tokens,
-            completion_tokens=billed.completion_tokens,
-            reasoning_tokens=billed.reasoning_tokens,
-            cost=self._cost(billed, engine_us) if billed.total_tokens else 0,
-            queue_us=use.queue_us,
-            prefill_us=use.prefill_us,
-            decode_us=use.decode_us,
-        )
+        cost = self._cost(billed, engine_us) if billed.total_tokens else 0
+        row = self._held.settled(now, outcome, finish_reason, billed, cost, use)
         free = None
-        if generated != billed:
+        if generated is not billed and generated != billed:
             free = row._replace(
                 kind="uncharged",
                 prompt_tokens=generated.prompt_tokens - billed.prompt_tokens,

@@ -125,36 +125,17 @@ class Ledger:
         """
         assert record.model is not None
         price = self.price_of(record.model)
+        price_version = None if price is None or self.prices is None else self.prices.version
+        metadata = orjson.dumps(record.metadata).decode() if record.metadata else None
+        # By place, in the order of the columns: by name it takes four times as long.
+        # fmt: off
         held = Entry(
-            request_id=record.request_id,
-            kind="reserve",
-            at=at,
-            reserved_at=at,
-            tenant=caller.tenant,
-            key_id=caller.key_id,
-            user_id=record.user,
-            model=record.model,
-            adapter=None,
-            route=record.route,
-            streamed=record.stream,
-            outcome="open",
-            finish_reason=None,
-            prompt_tokens=prompt_tokens,
-            cached_tokens=0,
-            completion_tokens=completion_tokens,
-            reasoning_tokens=0,
-            cost=cost,
-            price_version=None if price is None or self.prices is None else self.prices.version,
-            cache_kind=None,
-            queue_us=None,
-            prefill_us=None,
-            decode_us=None,
-            client_request_id=record.client_request_id,
-            retry_count=record.retry_count,
-            safety_identifier=record.safety_identifier,
-            metadata=orjson.dumps(record.metadata).decode() if record.metadata else None,
-            recovered=False,
+            record.request_id, "reserve", at, at, caller.tenant, caller.key_id, record.user, record.model, None,
+            record.route, record.stream, "open", None, prompt_tokens, 0, completion_tokens, 0, cost, price_version,
+            None, None, None, None, record.client_request_id, record.retry_count, record.safety_identifier, metadata,
+            False,
         )
+        # fmt: on
 
         def cost_of(usage: Usage, engine_us: int) -> int:
             return engine_us if price is None else price.cost(usage)

@@ -5,6 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from forebay.types import Usage
+from forebay.values import value
+
+
+@value
+class EngineUse:
+    """Microseconds in our queue and the engine's, in prefill, in decoding."""
+
+    queue_us: int = 0
+    prefill_us: int = 0
+    decode_us: int = 0
+
+
 Kind = Literal["reserve", "settle", "uncharged"]
 
 
@@ -46,6 +59,20 @@ class Entry(NamedTuple):
     safety_identifier: str | None
     metadata: str | None
     recovered: bool
+
+    def settled(
+        self, at: int, outcome: str, finish_reason: str | None, billed: Usage, cost: int, use: EngineUse
+    ) -> Entry:
+        """What a reservation came to. By place, because `_replace` takes twice as long."""
+        # fmt: off
+        return Entry(
+            self.request_id, "settle", at, self.reserved_at, self.tenant, self.key_id, self.user_id, self.model,
+            self.adapter, self.route, self.streamed, outcome, finish_reason, billed.prompt_tokens, billed.cached_tokens,
+            billed.completion_tokens, billed.reasoning_tokens, cost, self.price_version, self.cache_kind, use.queue_us,
+            use.prefill_us, use.decode_us, self.client_request_id, self.retry_count, self.safety_identifier,
+            self.metadata, self.recovered,
+        )
+        # fmt: on
 
 
 COLUMNS = ("seq", *Entry._fields, "hash")

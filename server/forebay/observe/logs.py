@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -84,26 +85,26 @@ def log_request(record: RequestRecord) -> None:
         "reasoning": usage and usage.reasoning_tokens,
         "uncharged_tokens": record.uncharged_tokens or None,
         "finish_reason": record.finish_reason,
-        "ttft_ms": _ms(record.ttft_s),
-        "tpot_ms": _ms(record.tpot_s),
-        "queue_ms": _ms(record.queue_s),
-        "prefill_ms": _ms(record.prefill_s),
-        "decode_ms": _ms(record.decode_s),
-        "duration_ms": _ms(record.duration_s),
     }
     known = {name: value for name, value in fields.items() if value is not None}
+    for name, seconds in (
+        ("ttft_ms", record.ttft_s),
+        ("tpot_ms", record.tpot_s),
+        ("queue_ms", record.queue_s),
+        ("prefill_ms", record.prefill_s),
+        ("decode_ms", record.decode_s),
+        ("duration_ms", record.duration_s),
+    ):
+        if seconds is not None:
+            known[name] = round(seconds * 1e6) / 1000
     level = "debug" if record.route in PROBES and record.status == 200 else "info"
     lines = structlog.get_config()["logger_factory"]
     if isinstance(lines, _Lines):
         # Past structlog's bound logger, which costs as much as all else of a request's line.
         if LEVELS[level] >= lines.level:
-            lines.sink.write(lines.render(_line("forebay.request", level, "request", known)))
+            lines.sink.write(lines.render(_head("forebay.request", level, "request") | known))
     else:
         getattr(structlog.get_logger("forebay.request"), level)("request", **known)
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
 
 
 def render_json(event: Event) -> bytes:
@@ -122,14 +123,26 @@ def _console_renderer(colors: bool) -> Render:
     return render
 
 
-def _line(logger: str, level: str, event: Any, fields: Event) -> Event:
-    """The fields every line has, first; then the event's own."""
-    line: Event = {
-        "timestamp": datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds"),
-        "level": "error" if level == "exception" else level,
+def _head(logger: str, level: str, event: Any) -> dict[str, Any]:
+    """The fields every line begins with."""
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return {
+        "timestamp": f"{_second(seconds)}.{milliseconds:03}+00:00",
+        "level": level,
         "logger": logger,
         "event": event,
     }
+
+
+@lru_cache(maxsize=2)
+def _second(unix_s: int) -> str:
+    """ISO 8601 in UTC; written once for all lines of that second."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _line(logger: str, level: str, event: Any, fields: Event) -> Event:
+    """The head, the event's own fields, and its exception's traceback."""
+    line = _head(logger, "error" if level == "exception" else level, event)
     line.update(fields)
     exc_info = line.pop("exc_info", None)
     if exc_info is not None and exc_info is not False:

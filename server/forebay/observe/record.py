@@ -24,11 +24,11 @@ class RequestRecord:
 
     `usage` is what the client is billed, `uncharged_tokens` what the engine generated beyond it. `answer_headers` go
     with whatever is answered. Whatever the request waits for, it waits for with `patience`. `fingerprint` is the
-    body's, so that the same request is known again. `replay_of` is the request whose answer this one got once more. `told_elsewhere`: another record tells of the request, its
-    generation's, which may outlast it. `keep_settlement` takes the ledger's settlement of a complete answer, to have
-    it written together with the answer. `route` is the route's template ("/v1/models/{model_id}"), never the path of
-    a client; "unmatched" where none fits. `user`, `safety_identifier` and `metadata` are the client's words, for
-    accounts and never for logs.
+    body's, so that the same request is known again. `replay_of` is the request whose answer this one got once more.
+    `told_elsewhere`: another record tells of the request, its generation's, which may outlast it. `keep_settlement`
+    takes the ledger's settlement of a complete answer, to have it written together with the answer. `route` is the
+    route's template ("/v1/models/{model_id}"), never the path of a client; "unmatched" where none fits. `user`,
+    `safety_identifier` and `metadata` are the client's words, for accounts and never for logs.
     """
 
     request_id: str
@@ -58,7 +58,7 @@ class RequestRecord:
     first_token: float | None = None
     last_token: float | None = None
     ended: float | None = None
-    answer_headers: dict[str, str] = field(default_factory=dict)
+    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     patience: Patience = field(default_factory=Patience)
     aborted: float | None = None
     replay_of: str | None = None

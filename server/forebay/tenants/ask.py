@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from prometheus_client.core import Metric
 
-from forebay.tenants.limits import Limits, is_limited
-from forebay.tenants.spending import Cost, Spending, affordable
+from forebay.tenants.limit_headers import RawHeaders, as_text
+from forebay.tenants.parties import Party, Standing
+from forebay.tenants.spending import Cost, affordable
 from forebay.tenants.windows import DAY_MS
-from forebay.types import Budget, Policy
-
-
-class Party:
-    """A key or a tenant, as limits and budgets know it."""
-
-    __slots__ = ("key_id", "limits", "name", "spending", "tenant")
-
-    def __init__(self, tenant: str, key_id: str | None = None) -> None:
-        """A tenant has no key id. `name` is what errors call it."""
-        self.name = "tenant" if key_id is None else "key"
-        self.tenant = tenant
-        self.key_id = key_id
-        self.limits = Limits()
-        self.spending = Spending()
-
-
-Parties = tuple[tuple[Party, Policy], tuple[Party, Policy]]
-"""The key and its tenant."""
+from forebay.types import Budget
 
 
 class Claim(NamedTuple):
@@ -48,24 +31,12 @@ class Ask:
     where there is no price.
     """
 
-    __slots__ = (
-        "_most",
-        "at",
-        "can_wait",
-        "claims",
-        "completion_tokens",
-        "cost",
-        "now",
-        "parties",
-        "prompt_tokens",
-        "step",
-        "tokens",
-        "whose",
-    )
+    __slots__ = ("_claims", "_most", "at", "can_wait", "completion_tokens", "cost", "day", "now", "prompt_tokens",
+                 "standing", "step", "tokens", "whose")  # fmt: skip
 
     def __init__(
         self,
-        parties: Parties,
+        standing: Standing,
         whose: Hashable,
         *,
         now: int,
@@ -75,10 +46,8 @@ class Ask:
         step: int | None,
         cost: Cost | None,
     ) -> None:
-        self.parties = parties
+        self.standing = standing
         self.whose = whose
-        self.now = now
-        self.at = at
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = completion_tokens
         self.tokens = prompt_tokens + completion_tokens
@@ -88,48 +57,71 @@ class Ask:
         self.can_wait = True
         """Whether it may wait here for a place, if it came as told."""
         self._most = 0 if cost is None else cost(completion_tokens)
-        floor_tokens = completion_tokens if step is None else step
-        least = self._most if step is None or cost is None else cost(step)
-        self.claims = [
-            Claim(party, budget, self.tokens, prompt_tokens + floor_tokens)
-            if budget.unit == "tokens"
-            else Claim(party, budget, self._most, least)
-            for party, policy in parties
-            for budget in policy.budgets
-            if budget.unit == "tokens" or cost is not None
-        ]
+        self._claims: list[Claim] | None = None
+        self.is_asked(now, at)
 
-    @property
-    def is_limited(self) -> bool:
-        """Whether anything but budgets could refuse it."""
-        (_, key), (_, tenant) = self.parties
-        return is_limited(key) or is_limited(tenant)
-
-    @property
-    def day(self) -> int:
+    def is_asked(self, now: int, at: int) -> None:
+        """Now, or once more."""
+        self.now = now
+        self.at = at
+        self.day = at // DAY_MS
         """UTC, from 1970-01-01 on."""
-        return self.at // DAY_MS
+        key, tenant = self.standing.parties
+        key.limits.used_at = tenant.limits.used_at = now
 
-    def hold(self, ending: Ending, grants: Sequence[int], held: Sequence[int], headers: Mapping[str, str]) -> Hold:
-        """It is let in. `grants`: what each claim got, at least its floor. `held`: of each party's bucket of tokens."""
+    @property
+    def is_affordable(self) -> bool:
+        """Whether every budget leaves the most that it may come to."""
+        tokens, most = self.tokens, self._most
+        for _, budget, spent in self.standing.budgets(self.day):
+            if budget.unit == "tokens":
+                if spent.tokens + tokens > budget.amount:
+                    return False
+            elif spent.cost + most > budget.amount:
+                return False
+        return True
+
+    @property
+    def claims(self) -> list[Claim]:
+        """On every budget; on those in money only where there is a price."""
+        if self._claims is None:
+            step, cost = self.step, self.cost
+            floor = self.prompt_tokens + (self.completion_tokens if step is None else step)
+            least = self._most if step is None or cost is None else cost(step)
+            self._claims = [
+                Claim(party, budget, self.tokens, floor)
+                if budget.unit == "tokens"
+                else Claim(party, budget, self._most, least)
+                for party, policy in self.standing.with_policies
+                for budget in policy.budgets
+                if budget.unit == "tokens" or cost is not None
+            ]
+        return self._claims
+
+    def hold(self, ending: Ending, grants: Sequence[int] | None, held: Sequence[int], headers: RawHeaders) -> Hold:
+        """It is let in. `grants`: what each claim got, at least its floor; None: all that it needs. `held`: of the
+        bucket of tokens of each party that is limited."""
         completion_tokens, most = self.completion_tokens, self._most
-        for claim, granted in zip(self.claims, grants, strict=True):
-            if claim.budget.hard and granted < claim.need:
-                completion_tokens = affordable(claim.budget, granted, self.prompt_tokens, completion_tokens, self.cost)
-        if completion_tokens < self.completion_tokens:
-            if self.step is not None:
-                completion_tokens = completion_tokens // self.step * self.step
-            most = 0 if self.cost is None else self.cost(completion_tokens)
-        day, tokens = self.day, self.prompt_tokens + completion_tokens
-        for party, _ in self.parties:
-            party.spending.add(day, tokens, most)
+        if grants is not None:
+            for claim, granted in zip(self.claims, grants, strict=True):
+                if claim.budget.hard and granted < claim.need:
+                    completion_tokens = affordable(
+                        claim.budget, granted, self.prompt_tokens, completion_tokens, self.cost
+                    )
+            if completion_tokens < self.completion_tokens:
+                if self.step is not None:
+                    completion_tokens = completion_tokens // self.step * self.step
+                most = 0 if self.cost is None else self.cost(completion_tokens)
+        tokens = self.prompt_tokens + completion_tokens
+        for party in self.standing.parties:
+            party.spending.add(self.day, tokens, most)
         return Hold(self, ending, completion_tokens, most, held, headers)
 
 
 class Hold:
     """What one admitted request may come to, until `settle`."""
 
-    __slots__ = ("_ending", "_settled", "ask", "at", "cost", "headers", "held", "max_completion_tokens")
+    __slots__ = ("_ending", "_settled", "ask", "at", "cost", "held", "max_completion_tokens", "raw_headers")
 
     def __init__(
         self,
@@ -138,7 +130,7 @@ class Hold:
         max_completion_tokens: int,
         cost: int,
         held: Sequence[int],
-        headers: Mapping[str, str],
+        raw_headers: RawHeaders,
     ) -> None:
         self.ask = ask
         self.at = ask.at
@@ -148,9 +140,13 @@ class Hold:
         self.cost = cost
         """Micro-units held."""
         self.held = held
-        self.headers = headers
+        self.raw_headers = raw_headers
         self._ending = ending
         self._settled = False
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return as_text(self.raw_headers)
 
     def settle(self, num_tokens: int, cost: int) -> None:
         """What it came to: prompt and completion tokens, micro-units. Idempotent."""
@@ -158,9 +154,9 @@ class Hold:
             return
         self._settled = True
         ask = self.ask
-        day, excess = ask.day, num_tokens - ask.prompt_tokens - self.max_completion_tokens
-        for party, _ in ask.parties:
-            party.spending.add(day, excess, cost - self.cost)
+        excess = num_tokens - ask.prompt_tokens - self.max_completion_tokens
+        for party in ask.standing.parties:
+            party.spending.add(ask.day, excess, cost - self.cost)
         self._ending.ended(self, num_tokens)
 
 
@@ -173,6 +169,9 @@ class Ending(Protocol):
 class Limiter(Ending, Protocol):
     """Where limits and budgets are counted: in this process, or shared with others."""
 
+    keeps_parties: bool
+    """Whether it refers to parties when nothing of theirs runs."""
+
     def begin(self, parties: Callable[[], Iterable[Party]]) -> None:
         """On the running loop. `parties`: all that may have spent anything."""
 
@@ -180,7 +179,7 @@ class Limiter(Ending, Protocol):
 
     def families(self) -> list[Metric]: ...
 
-    def peek(self, parties: Parties, whose: Hashable) -> None:
+    def peek(self, standing: Standing, whose: Hashable) -> None:
         """Raises `RateLimited` where that is certain before the text is read."""
 
     async def admit(self, ask: Ask) -> Hold | None:

@@ -24,19 +24,16 @@ class Bucket:
         self.aside = 0
         self.at = now
 
-    @property
-    def available(self) -> int:
-        return self.level if self.level >= 0 else self.free
-
     def refill(self, rate: int, now: int) -> None:
         """Call it before anything else is asked; the rate may have changed."""
-        self.level += (now - self.at) * rate
-        if self.level >= 0:
-            self.level += self.free
-            self.free = 0
-        self.rate = rate
-        self.at = now
-        self._cap()
+        if now != self.at or rate != self.rate:
+            self.level += (now - self.at) * rate
+            if self.level >= 0:
+                self.level += self.free
+                self.free = 0
+            self.rate = rate
+            self.at = now
+            self._cap()
 
     def take(self, amount: int, promised: int = 0) -> None:
         """`promised` of it was set aside; of the rest, at most what is available."""
@@ -50,7 +47,14 @@ class Bucket:
 
     def wait(self, amount: int) -> int:
         """Milliseconds until so much is there beyond what is promised; 0: it is."""
-        return 0 if amount <= self.available else -((self.level - amount) // self.rate)
+        level = self.level
+        return 0 if amount <= (level if level >= 0 else self.free) else -((level - amount) // self.rate)
+
+    @property
+    def left(self) -> tuple[int, int]:
+        """The rate a minute, and what is there beyond what is promised."""
+        level = self.level
+        return self.rate, level if level >= 0 else max(self.free, 0)
 
     def set_aside(self, amount: int) -> None:
         """Promises so much for when `wait` says that it is there."""

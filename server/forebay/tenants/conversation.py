@@ -14,11 +14,11 @@ import structlog
 from forebay.errors import StorageUnavailable
 from forebay.stores.breaker import Breaker
 from forebay.stores.redis_impl.link import RedisLink, RedisUnavailable
-from forebay.tenants.ask import Party
 from forebay.tenants.exchange import CONSTANTS, Pending
 from forebay.tenants.fleet import Fleet
 from forebay.tenants.grants import Grant, Grants, name_of
 from forebay.tenants.news import News, Refund, Seeding
+from forebay.tenants.parties import Party
 from forebay.tenants.windows import DAY_MS
 
 MAX_ASKS = 128

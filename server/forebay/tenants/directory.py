@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hmac
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from hmac import compare_digest
 from typing import TYPE_CHECKING
 
 from forebay.errors import ConfigurationError, Unauthenticated
 from forebay.settings import Settings
-from forebay.tenants.key_format import digest_of, is_well_formed
+from forebay.tenants.key_format import digest_of
 from forebay.tenants.key_store import Changes
 from forebay.tenants.keys import DEFAULT_TENANT, UNLIMITED, Key
 from forebay.tenants.roles import EVERYTHING, scopes_for
@@ -56,48 +56,49 @@ class Directory:
             digest = digest_of(text)
             self._from_settings[digest] = _Entry(digest, self._static_caller(digest.hex()[:12]))
         self._anonymous = self._anonymous_caller()
+        self.asks_for_keys = bool(self._from_settings or self._jwt)
+        """Revoked and expired keys count: ending the last one opens nothing."""
         self.version = 0
         """Of the file's keys and tenants, as last applied."""
-
-    @property
-    def asks_for_keys(self) -> bool:
-        """Revoked and expired keys count: ending the last one opens nothing."""
-        return bool(self._keys or self._from_settings or self._jwt)
 
     async def authenticate(self, authorization: str | None) -> Caller:
         """The caller behind an `Authorization` header. Raises `Unauthenticated`, and `IdentityUnavailable` for tokens
         of an identity provider that does not answer."""
+        return self.known(authorization) or await self._caller_of_token(_bearer(authorization))
+
+    def known(self, authorization: str | None) -> Caller | None:
+        """The caller whose API key the header gives; None for a token, which `authenticate` has to wait for. Raises
+        `Unauthenticated`."""
         if not self.asks_for_keys:
             return self._anonymous
         token = _bearer(authorization)
         if self._jwt is not None and token.count(".") == JWT_DOTS:
-            claims = await self._jwt.verify(token)
-            return Caller(
-                claims.tenant,
-                claims.key_id,
-                strict=self._strict,
-                role=claims.role,
-                scopes=scopes_for(claims.role, ()),
-                tenant_policy=self._policies.get(claims.tenant, UNLIMITED),
-            )
+            return None
         if len(token) > MAX_KEY_CHARS:
             raise Unauthenticated("The API key is not valid.")
-        return self._caller_of_key(token)
-
-    def _caller_of_key(self, token: str) -> Caller:
         # The look-up may take longer for digests that begin like one that is kept, and that tells nothing useful: who
         # does not hold the key cannot choose its digest. What is found is compared in constant time (CVE-2025-59425).
         digest = digest_of(token)
-        entry = self._from_settings.get(digest)
-        if entry is None and is_well_formed(token):
-            entry = self._from_file.get(digest)
-        if entry is None or not hmac.compare_digest(entry.digest, digest):
+        entry = self._from_settings.get(digest) or self._from_file.get(digest)
+        if entry is None or not compare_digest(entry.digest, digest):
             raise Unauthenticated("The API key is not valid.")
         if entry.revoked:
             raise Unauthenticated("The API key was revoked.")
         if entry.ends_at <= time.time():
             raise Unauthenticated("The API key has expired.")
         return entry.caller
+
+    async def _caller_of_token(self, token: str) -> Caller:
+        assert self._jwt is not None
+        claims = await self._jwt.verify(token)
+        return Caller(
+            claims.tenant,
+            claims.key_id,
+            strict=self._strict,
+            role=claims.role,
+            scopes=scopes_for(claims.role, ()),
+            tenant_policy=self._policies.get(claims.tenant, UNLIMITED),
+        )
 
     def apply(self, changes: Changes) -> None:
         """Brings in what was read from the file."""
@@ -108,6 +109,7 @@ class Directory:
                 for secret in before.secrets:  # of which some may be gone
                     del self._from_file[secret.digest]
             self._keys[key.id] = key
+            self.asks_for_keys = True
         changed = {tenant.name for tenant in changes.tenants}
         self._enter(changes.keys)
         self._enter(key for key in self._keys.values() if key.tenant in changed)

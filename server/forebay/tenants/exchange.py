@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from forebay.errors import ApiError
-from forebay.tenants.ask import Ask, Claim, Hold, Party
+from forebay.tenants.ask import Ask, Claim, Hold
 from forebay.tenants.buckets import UNIT
 from forebay.tenants.grants import Grant, name_of
 from forebay.tenants.limit_errors import budget_exceeded, rate_limited
-from forebay.tenants.limit_headers import BucketsLeft, limit_headers
-from forebay.tenants.limits import LimitName, is_limited
+from forebay.tenants.limit_headers import BucketsLeft, RawHeaders, limit_headers
+from forebay.tenants.limits import LimitName
+from forebay.tenants.parties import Party
 from forebay.tenants.promises import EARLY_MS, GRACE_MS, HORIZON_MS, MAX_PROMISES
 from forebay.types import Policy
 
@@ -35,7 +36,7 @@ class Pending:
         self.done = done
         self.can_repeat = any(claim.budget.hard for claim in ask.claims)
         """Once, after an exchange that failed: without an answer a hard budget would be closed."""
-        self.parties = [(party, policy) for party, policy in ask.parties if is_limited(policy)]
+        self.parties = ask.standing.limited
 
     def message(self) -> list[Any]:
         ask = self.ask
@@ -69,7 +70,7 @@ class LetIn:
     more: Sequence[int]
     granted: Sequence[int]
     short: Sequence[int]
-    headers: dict[str, str]
+    headers: RawHeaders
 
 
 def read(pending: Pending, answer: Sequence[int]) -> LetIn | Claim | ApiError | None:
@@ -98,7 +99,7 @@ def held_of(policy: Policy, tokens: int) -> int:
     return 0 if policy.tokens_per_minute is None else min(tokens, policy.tokens_per_minute) * UNIT
 
 
-def _headers(pending: Pending, left: Sequence[int]) -> dict[str, str]:
+def _headers(pending: Pending, left: Sequence[int]) -> RawHeaders:
     lefts: list[BucketsLeft] = [
         (
             None if policy.requests_per_minute is None else (policy.requests_per_minute, requests),

@@ -76,18 +76,20 @@ class Turn:
 
     def grant(self, num_slots: int) -> None:
         """Called by the queue."""
+        flow = self.flow
         self.num_slots = num_slots
-        self.priority = self.of.rank + self.flow.num_running
+        self.priority = self.of.rank + flow.num_running
+        flow.num_running += num_slots
         self._granted = time.perf_counter()
-        self._charge(PROMPT_WEIGHT * self._num_prompt_tokens)
+        cost = PROMPT_WEIGHT * self._num_prompt_tokens
+        flow.counter += cost
+        self.of.counter += cost * self.of.price
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
     def generated(self, num_tokens: int) -> None:
         """The engine has generated so many tokens for them."""
-        self._charge(COMPLETION_WEIGHT * num_tokens)
-
-    def _charge(self, cost: int) -> None:
+        cost = COMPLETION_WEIGHT * num_tokens
         self.flow.counter += cost
         self.of.counter += cost * self.of.price
 
@@ -136,17 +138,30 @@ class FairQueue:
 
     @property
     def num_kept(self) -> int:
-        num_slots = self._num_slots()
+        return self._num_kept_of(self._num_slots())
+
+    def _num_kept_of(self, num_slots: int) -> int:
         kept = min(num_slots // SLOTS_FOR_A_KEPT_ONE, MOST_KEPT) if self._num_kept is None else self._num_kept
         return min(kept, num_slots - 1)
 
     def join(self, caller: Caller, num_sequences: int, num_prompt_tokens: int) -> Turn:
-        """A place at the end of the key's own queue. Whatever becomes of it, it must `leave`."""
+        """A place at the end of the key's own queue; where nobody waits and slots are free that are not kept, they are
+        granted at once. Whatever becomes of it, it must `leave`."""
         of = self._classes[caller.priority]
         if not of.num_waiting:
             of.counter = max(of.counter, self._floor())
         turn = Turn(self, of, num_sequences, num_prompt_tokens)
-        turn.flow = of.flows.join((caller.tenant, caller.key_id), turn)
+        key = (caller.tenant, caller.key_id)
+        if not self.num_waiting:
+            num_slots = self._num_slots()
+            most = num_slots - self._num_kept_of(num_slots)
+            num_asked = min(num_sequences, most)
+            if self.num_running + num_asked <= most:
+                turn.flow = of.flows.pass_through(key)
+                self._last = of
+                self._grant(turn, num_asked)
+                return turn
+        turn.flow = of.flows.join(key, turn)
         of.num_waiting += 1
         self.num_waiting += num_sequences
         if len(turn.flow.waiting) == 1:  # behind its own key's others it cannot be next
@@ -169,8 +184,14 @@ class FairQueue:
         if self.num_waiting:
             self._dispatch(self._num_slots() - self.num_running)
 
+    def _grant(self, turn: Turn, num_slots: int) -> None:
+        turn.grant(num_slots)
+        self.num_running += num_slots
+
     def _floor(self) -> int:
-        return min((of.counter for of in self._classes.values() if of.num_waiting), default=self._last.counter)
+        if not self.num_waiting:
+            return self._last.counter
+        return min(of.counter for of in self._classes.values() if of.num_waiting)
 
     def _take(self, turn: Turn) -> None:
         """Out of the queue."""
@@ -183,14 +204,13 @@ class FairQueue:
 
     def _dispatch(self, num_free: int) -> None:
         """All that may go."""
-        num_kept = self.num_kept
-        most = self._num_slots() - num_kept
+        total = self._num_slots()
+        num_kept = self._num_kept_of(total)
+        most = total - num_kept
         while num_free > 0 and (turn := self._next(num_free, num_kept, most)) is not None:
             self._take(turn)
             num_slots = min(turn.num_sequences, most)
-            turn.grant(num_slots)
-            turn.flow.num_running += num_slots
-            self.num_running += num_slots
+            self._grant(turn, num_slots)
             num_free -= num_slots
 
     def _next(self, num_free: int, num_kept: int, most: int) -> Turn | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from forebay.tenants.ask import Ask, Claim, Party
+from forebay.tenants.ask import Ask, Claim
+from forebay.tenants.parties import Party
 from forebay.tenants.windows import KINDS, WindowKind, end_of, index_of
 
 KEPT_MS = 62 * 86_400_000

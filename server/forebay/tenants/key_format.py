@@ -1,4 +1,4 @@
-"""What a key looks like: `fb-<id>-<secret>-<checksum>`, so that a mistyped or made-up one costs no look-up."""
+"""What a key looks like: `fb-<id>-<secret>-<checksum>`, so that a scanner for leaked secrets can tell one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ SECRET_CHARS = 43
 """32 bytes in base 62."""
 CHECKSUM_CHARS = 6
 """32 bits in base 62."""
-KEY_CHARS = len(PREFIX) + ID_CHARS + 1 + SECRET_CHARS + 1 + CHECKSUM_CHARS
 
 
 def new_id() -> str:
@@ -28,14 +27,6 @@ def new_key(key_id: str) -> str:
     """A new secret for this id, as the whole key."""
     body = f"{PREFIX}{key_id}-{_base62(secrets.token_bytes(SECRET_BYTES), SECRET_CHARS)}"
     return f"{body}-{_checksum(body)}"
-
-
-def is_well_formed(key: str) -> bool:
-    """Whether the key has our format and its own checksum. That says nothing of whether it exists."""
-    if len(key) != KEY_CHARS or not key.startswith(PREFIX) or not key.isascii():
-        return False
-    body, _, checksum = key.rpartition("-")
-    return checksum == _checksum(body)
 
 
 def digest_of(key: str) -> bytes:

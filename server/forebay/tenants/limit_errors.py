@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from forebay.errors import BudgetUnavailable, QuotaExceeded, RateLimited
+from forebay.tenants.limit_headers import RawHeaders, as_text
 from forebay.tenants.limits import LimitName
 from forebay.tenants.windows import end_of
 from forebay.types import Budget, Policy
@@ -14,7 +13,7 @@ CLOSED_RETRY_S = 2
 NO_RETRY = {"x-should-retry": "false"}
 
 
-def rate_limited(whose: str, policy: Policy, limit: LimitName, retry_s: int, headers: Mapping[str, str]) -> RateLimited:
+def rate_limited(whose: str, policy: Policy, limit: LimitName, retry_s: int, headers: RawHeaders) -> RateLimited:
     """`whose`: "key" or "tenant"."""
     what = {
         "requests": f"{policy.requests_per_minute} requests per minute",
@@ -24,7 +23,7 @@ def rate_limited(whose: str, policy: Policy, limit: LimitName, retry_s: int, hea
     return RateLimited(
         f"Rate limit reached for {whose}: {what}. Try again in {retry_s} s.",
         retry_after_s=retry_s,
-        headers={**headers, "retry-after-ms": str(retry_s * 1000)},
+        headers={**as_text(headers), "retry-after-ms": str(retry_s * 1000)},
     )
 
 

@@ -13,28 +13,41 @@ LIMIT_HEADERS = (
 )
 """What browsers are to be shown, too."""
 
+RawHeaders = list[tuple[bytes, bytes]]
+
 Left = tuple[int, int]
 """A rate per minute, and what is left of it in `UNIT`s."""
 
 BucketsLeft = tuple[Left | None, Left | None]
 """Of requests and of tokens; None: not limited."""
 
+_NAMES = [
+    tuple(f"x-ratelimit-{what}-{name}".encode() for what in ("limit", "remaining", "reset"))
+    for name in ("requests", "tokens")
+]
 
-def limit_headers(parties: Sequence[BucketsLeft]) -> dict[str, str]:
+
+def limit_headers(parties: Sequence[BucketsLeft]) -> RawHeaders:
     """Of the tightest of each kind; nothing where nothing is limited."""
-    headers: dict[str, str] = {}
-    for name, lefts in (("requests", [one[0] for one in parties]), ("tokens", [one[1] for one in parties])):
-        limited = [left for left in lefts if left is not None]
-        if limited:
-            rate, left = min(limited, key=_amount)
-            headers[f"x-ratelimit-limit-{name}"] = str(rate)
-            headers[f"x-ratelimit-remaining-{name}"] = str(left // UNIT)
-            headers[f"x-ratelimit-reset-{name}"] = duration((rate * UNIT - left) // rate)
+    headers: RawHeaders = []
+    for kind, (limit, remaining, reset) in enumerate(_NAMES):
+        tightest = None
+        for lefts in parties:
+            one = lefts[kind]
+            if one is not None and (tightest is None or one[1] < tightest[1]):
+                tightest = one
+        if tightest is not None:
+            rate, left = tightest
+            headers += (
+                (limit, b"%d" % rate),
+                (remaining, b"%d" % (left // UNIT)),
+                (reset, duration((rate * UNIT - left) // rate).encode()),
+            )
     return headers
 
 
-def _amount(left: Left) -> int:
-    return left[1]
+def as_text(headers: RawHeaders) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in headers}
 
 
 def duration(ms: int) -> str:

@@ -8,6 +8,7 @@ from math import isqrt
 from typing import Literal
 
 from forebay.tenants.buckets import UNIT, Bucket
+from forebay.tenants.limit_headers import BucketsLeft
 from forebay.tenants.promises import Promise, Promises
 from forebay.types import Policy
 
@@ -16,6 +17,8 @@ UNKNOWN_DURATION_MS = 5_000
 
 MAX_WEIGHT = 16
 """Of so many requests each counts as much as any other, then the later ones more."""
+
+MINUTE_MS = 60_000
 
 LimitName = Literal["requests", "tokens", "concurrency"]
 
@@ -40,13 +43,16 @@ class Limits:
     text was not read yet: limits on tokens are then left for later.
     """
 
-    __slots__ = ("_found", "_mean_ms", "_num_ended", "_starts", "in_flight", "promises", "requests", "tokens")
+    __slots__ = ("_found", "_mean_ms", "_num_ended", "_starts", "in_flight", "promises", "requests", "tokens",
+                 "used_at")  # fmt: skip
 
     def __init__(self) -> None:
         self.requests: Bucket | None = None
         self.tokens: Bucket | None = None
         self.in_flight = 0
         self.promises = Promises()
+        self.used_at = -MINUTE_MS
+        """When it was asked, or something ended, last; steady clocks begin at 0."""
         self._starts = 0
         self._mean_ms = UNKNOWN_DURATION_MS
         self._num_ended = 0
@@ -57,9 +63,11 @@ class Limits:
         self._starts += now
 
     def leave(self, began: int, now: int) -> None:
+        self.used_at = now
         self.in_flight -= 1
         self._starts -= began
-        self._num_ended = min(self._num_ended + 1, MAX_WEIGHT)
+        if self._num_ended < MAX_WEIGHT:
+            self._num_ended += 1
         self._mean_ms += (now - began - self._mean_ms) // self._num_ended
 
     def duration_ms(self, now: int) -> int:
@@ -70,17 +78,19 @@ class Limits:
     def refusal(self, policy: Policy, whose: Hashable, tokens: int | None, now: int) -> Refusal | None:
         """The limit that makes it wait longest; None where all let it pass."""
         self._refill(policy, now)
-        self._found = found = self._look_up(whose, now) if self.promises else None
+        self._found = found = self._look_up(whose, now) if self.promises.dues else None
         limit: LimitName = "requests"
         longest = 0
         if self.requests is not None:
-            longest = self.requests.wait(UNIT - (found.requests if found else 0))
+            longest = self.requests.wait(UNIT if found is None else UNIT - found.requests)
         if self.tokens is not None and tokens is not None:
-            wait = self.tokens.wait(self.held(tokens) - (found.tokens if found else 0))
+            held = min(tokens, self.tokens.rate) * UNIT
+            wait = self.tokens.wait(held if found is None else held - found.tokens)
             if wait > longest:
                 limit, longest = "tokens", wait
-        if policy.max_concurrency is not None:
-            wait = self._wait_for_place(policy.max_concurrency, now)
+        most = policy.max_concurrency
+        if most is not None and (self.in_flight >= most or self.promises.dues):
+            wait = self._wait_for_place(most, now)
             if wait > longest:
                 return Refusal("concurrency", wait, only_a_place=longest == 0)
         return Refusal(limit, longest, only_a_place=False) if longest else None
@@ -90,15 +100,19 @@ class Limits:
         """Whether what was looked at last came as it was told."""
         return self._found is not None
 
-    def take(self, tokens: int, now: int) -> None:
-        """It is let in."""
+    def take(self, tokens: int, now: int) -> int:
+        """It is let in. Returns what it holds of the bucket of tokens, in that bucket's units."""
         if (found := self._found) is not None:
             self.promises.take(found)
+        held = 0
         if self.requests is not None:
-            self.requests.take(UNIT, found.requests if found else 0)
+            self.requests.take(UNIT, 0 if found is None else found.requests)
         if self.tokens is not None:
-            self.tokens.take(self.held(tokens), found.tokens if found else 0)
-        self.enter(now)
+            held = min(tokens, self.tokens.rate) * UNIT
+            self.tokens.take(held, 0 if found is None else found.tokens)
+        self.in_flight += 1
+        self._starts += now
+        return held
 
     def promise(self, whose: Hashable, tokens: int | None, now: int, due: int, *, refused: bool) -> None:
         """It is told to come back at `due`. `refused`: by this key or tenant itself.
@@ -119,7 +133,7 @@ class Limits:
             self.requests.set_aside(UNIT - promise.requests)
             promise.requests = UNIT
         if refused and self.tokens is not None and tokens is not None:
-            held = max(self.held(tokens), promise.tokens)
+            held = max(min(tokens, self.tokens.rate) * UNIT, promise.tokens)
             self.tokens.set_aside(held - promise.tokens)
             promise.tokens = held
         self.promises.add(promise, due)
@@ -130,18 +144,49 @@ class Limits:
             self.promises.take(found)
             self.promises.add(found, now)
 
-    def held(self, tokens: int) -> int:
-        """In the bucket's units: never more than it can hold; nothing where tokens are not limited."""
-        return 0 if self.tokens is None else min(tokens, self.tokens.rate) * UNIT
+    @property
+    def left(self) -> BucketsLeft:
+        """Of requests and of tokens."""
+        requests, tokens = self.requests, self.tokens
+        return None if requests is None else requests.left, None if tokens is None else tokens.left
+
+    def lift(self) -> None:
+        """Nothing limits it any more, so nothing is promised; a limit that is set later begins anew."""
+        self.requests = self.tokens = None
+        self.promises = Promises()
+
+    def is_at_rest(self, now: int) -> bool:
+        """Whether it is as good as new, at whatever rate: for a minute nothing was asked, nothing runs or is promised
+        any more, and no more was used than what that minute has refilled."""
+        if self.in_flight or now - self.used_at < MINUTE_MS:
+            return False
+        self._lapse(now)
+        buckets = (self.requests, self.tokens)
+        return not self.promises.dues and all(
+            bucket is None or (bucket.level >= 0 and now - bucket.at >= MINUTE_MS) for bucket in buckets
+        )
 
     def _refill(self, policy: Policy, now: int) -> None:
-        self.requests = _refilled(self.requests, policy.requests_per_minute, now)
-        self.tokens = _refilled(self.tokens, policy.tokens_per_minute, now)
+        if (rate := policy.requests_per_minute) is None:
+            self.requests = None
+        elif self.requests is None:
+            self.requests = Bucket(rate, now)
+        else:
+            self.requests.refill(rate, now)
+        if (rate := policy.tokens_per_minute) is None:
+            self.tokens = None
+        elif self.tokens is None:
+            self.tokens = Bucket(rate, now)
+        else:
+            self.tokens.refill(rate, now)
 
     def _look_up(self, whose: Hashable, now: int) -> Promise | None:
+        self._lapse(now)
+        return self.promises.find(whose, now)
+
+    def _lapse(self, now: int) -> None:
         for lapsed in self.promises.lapse(now):
             self._give_back(lapsed)
-        return self.promises.find(whose, now)
 
     def _give_back(self, promise: Promise) -> None:
         if self.requests is not None:
@@ -151,13 +196,12 @@ class Limits:
 
     def _wait_for_place(self, limit: int, now: int) -> int:
         """0: there is one. Places are kept from newcomers for those who come back before the newcomer would be done."""
-        if self.in_flight < limit and not self.promises:
-            return 0
+        dues = self.promises.dues
         duration_ms = self.duration_ms(now)
-        kept = 0 if self._found or not self.promises else self.promises.num_due(now + duration_ms)
+        kept = 0 if self._found or not dues else self.promises.num_due(now + duration_ms)
         if self.in_flight + kept < limit:
             return 0
-        number = len(self.promises) + (self._found is None)
+        number = len(dues) + (self._found is None)
         return place_wait_ms(number, limit, duration_ms)
 
 
@@ -168,12 +212,3 @@ def place_wait_ms(number: int, limit: int, duration_ms: int) -> int:
     """
     root = isqrt(100 * limit)
     return max(1, number * duration_ms * (root + 10) // (limit * root))
-
-
-def _refilled(bucket: Bucket | None, rate: int | None, now: int) -> Bucket | None:
-    if rate is None:
-        return None
-    if bucket is None:
-        return Bucket(rate, now)
-    bucket.refill(rate, now)
-    return bucket

@@ -10,15 +10,13 @@ from functools import lru_cache
 import structlog
 from prometheus_client.core import Metric
 
-from forebay.tenants.ask import Ask, Claim, Ending, Hold, Parties, Party
-from forebay.tenants.buckets import UNIT, Bucket
+from forebay.tenants.ask import Ask, Claim, Ending, Hold
+from forebay.tenants.buckets import UNIT
 from forebay.tenants.limit_errors import budget_exceeded, rate_limited
-from forebay.tenants.limit_headers import BucketsLeft, limit_headers
-from forebay.tenants.limits import Refusal
+from forebay.tenants.limit_headers import limit_headers
+from forebay.tenants.parties import Party, Standing
 from forebay.tenants.windows import index_of
 from forebay.types import Budget, Policy
-
-NOTHING = (0, 0)
 
 log = structlog.get_logger(__name__)
 
@@ -26,9 +24,12 @@ log = structlog.get_logger(__name__)
 class LocalLimiter:
     """Decides at once; nothing in it waits."""
 
+    keeps_parties = False
+
     def __init__(self, steady_ms: Callable[[], int]) -> None:
         self._steady_ms = steady_ms
-        self._told: set[tuple[Party, Budget, int]] = set()
+        self._told: dict[tuple[str, str | None, Budget], int] = {}
+        """Soft budgets that were exceeded, and in which window last."""
         self.num_shares = 1
         """Of each limit, this process grants one share in so many."""
 
@@ -41,33 +42,35 @@ class LocalLimiter:
     def families(self) -> list[Metric]:
         return []
 
-    def peek(self, parties: Parties, whose: Hashable) -> None:
-        if all(policy.tokens_per_minute is None for _, policy in parties):
-            self._refuse(parties, whose, None, self._steady_ms(), can_wait=True)
+    def peek(self, standing: Standing, whose: Hashable) -> None:
+        if standing.is_limited and standing.token_limit is None:
+            self._refuse(standing, whose, None, self._steady_ms(), can_wait=True)
 
     async def admit(self, ask: Ask) -> Hold | None:
-        return self.admit_now(ask, self.grant(ask), self)
+        return self.admit_now(ask, None if ask.is_affordable else self.grant(ask), self)
 
-    def admit_now(self, ask: Ask, grants: Sequence[int], ending: Ending) -> Hold | None:
-        """Limits alone; `grants` are of the budgets. `ending` is told when it has ended."""
-        if not ask.is_limited:
-            for party, _ in ask.parties:
-                party.limits.enter(ask.now)
-            return ask.hold(ending, grants, NOTHING, {})
-        if not self._refuse(ask.parties, ask.whose, ask.tokens, ask.now, can_wait=ask.can_wait):
+    def admit_now(self, ask: Ask, grants: Sequence[int] | None, ending: Ending) -> Hold | None:
+        """Limits alone; `grants` are of the budgets, as in `Ask.hold`. `ending` is told when it has ended."""
+        standing, now = ask.standing, ask.now
+        if standing.is_limited and not self._refuse(standing, ask.whose, ask.tokens, now, can_wait=ask.can_wait):
             return None
-        for party, _ in ask.parties:
-            party.limits.take(ask.tokens, ask.now)
-        held = [party.limits.held(ask.tokens) for party, _ in ask.parties]
-        return ask.hold(ending, grants, held, limit_headers(_left(ask.parties)))
+        for party in standing.unlimited:
+            party.limits.enter(now)
+        if not standing.is_limited:
+            return ask.hold(ending, grants, (), [])
+        held, left = [], []
+        for party, _ in standing.limited:
+            held.append(party.limits.take(ask.tokens, now))
+            left.append(party.limits.left)
+        return ask.hold(ending, grants, held, limit_headers(left))
 
     def ended(self, hold: Hold, num_tokens: int) -> None:
         ask, now = hold.ask, self._steady_ms()
-        for (party, _), held in zip(ask.parties, hold.held, strict=True):
-            limits = party.limits
-            limits.leave(ask.now, now)
-            if held and limits.tokens is not None:
-                limits.tokens.give(held - num_tokens * UNIT)
+        for party in ask.standing.parties:
+            party.limits.leave(ask.now, now)
+        for (party, _), held in zip(ask.standing.limited, hold.held, strict=True):
+            if held and (tokens := party.limits.tokens) is not None:
+                tokens.give(held - num_tokens * UNIT)
 
     def grant(self, ask: Ask) -> list[int]:
         """What each claim gets of its budget. Raises `QuotaExceeded`."""
@@ -85,9 +88,9 @@ class LocalLimiter:
     def tell(self, claim: Claim, day: int) -> None:
         """One line for each window of a soft budget that is exceeded."""
         party, budget = claim.party, claim.budget
-        told = party, budget, index_of(budget.window, day)
-        if told not in self._told:
-            self._told.add(told)
+        whose, window = (party.tenant, party.key_id, budget), index_of(budget.window, day)
+        if self._told.get(whose) != window:
+            self._told[whose] = window
             log.warning(
                 "soft_budget_exceeded",
                 whose=party.name,
@@ -98,22 +101,18 @@ class LocalLimiter:
                 window=budget.window,
             )
 
-    def _refuse(self, parties: Parties, whose: Hashable, tokens: int | None, now: int, *, can_wait: bool) -> bool:
+    def _refuse(self, standing: Standing, whose: Hashable, tokens: int | None, now: int, *, can_wait: bool) -> bool:
         """False: it waits here for a place. Raises `RateLimited`, and promises what it tells."""
-        refusals = [
-            party.limits.refusal(
-                policy if self.num_shares == 1 else share_of(policy, self.num_shares), whose, tokens, now
-            )
-            for party, policy in parties
-        ]
-        if not any(refusals):
-            return True
-        longest: tuple[Refusal, Party, Policy] | None = None
-        for refusal, (party, policy) in zip(refusals, parties, strict=True):
+        shares, longest = self.num_shares, None
+        refusals = []
+        for party, policy in standing.limited:
+            refusal = party.limits.refusal(policy if shares == 1 else share_of(policy, shares), whose, tokens, now)
+            refusals.append(refusal)
             if refusal is not None and (longest is None or refusal.wait_ms > longest[0].wait_ms):
                 longest = refusal, party, policy
-        assert longest is not None
-        limits = [party.limits for party, _ in parties]
+        if longest is None:
+            return True
+        limits = [party.limits for party, _ in standing.limited]
         lacks_only_a_place = all(refusal is None or refusal.only_a_place for refusal in refusals)
         if can_wait and lacks_only_a_place and any(one.found for one in limits):
             for one in limits:
@@ -123,15 +122,7 @@ class LocalLimiter:
         retry_s = math.ceil(refusal.wait_ms / 1000)
         for one, its in zip(limits, refusals, strict=True):
             one.promise(whose, tokens, now, now + retry_s * 1000, refused=its is not None)
-        raise rate_limited(party.name, policy, refusal.limit, retry_s, limit_headers(_left(parties)))
-
-
-def _left(parties: Parties) -> list[BucketsLeft]:
-    return [(_left_of(party.limits.requests), _left_of(party.limits.tokens)) for party, _ in parties]
-
-
-def _left_of(bucket: Bucket | None) -> tuple[int, int] | None:
-    return None if bucket is None else (bucket.rate, max(bucket.available, 0))
+        raise rate_limited(party.name, policy, refusal.limit, retry_s, limit_headers([one.left for one in limits]))
 
 
 @lru_cache(maxsize=1024)

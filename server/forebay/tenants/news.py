@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from forebay.tenants.ask import Party
 from forebay.tenants.grants import Grant
+from forebay.tenants.parties import Party
 
 Refund = tuple[str, int, int, int]
 """A bucket's name, its two rates, and an amount that comes back to its tokens."""

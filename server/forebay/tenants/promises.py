@@ -37,30 +37,28 @@ class Promise:
 class Promises:
     """The open promises of a key, or of a tenant."""
 
-    __slots__ = ("_by_due", "_by_owner", "_dues", "_numbers")
+    __slots__ = ("_by_due", "_by_owner", "_numbers", "dues")
 
     def __init__(self) -> None:
         self._by_owner: dict[Hashable, list[Promise]] = {}
         self._by_due: list[tuple[int, int, Promise]] = []
-        self._dues: list[int] = []
+        self.dues: list[int] = []
+        """When each is due, in order."""
         self._numbers = count()
 
-    def __len__(self) -> int:
-        return len(self._dues)
-
     def can_add(self, wait_ms: int) -> bool:
-        return wait_ms <= HORIZON_MS and len(self._dues) < MAX_PROMISES
+        return wait_ms <= HORIZON_MS and len(self.dues) < MAX_PROMISES
 
     def num_due(self, by: int) -> int:
         """How many are due by then."""
-        return bisect_right(self._dues, by)
+        return bisect_right(self.dues, by)
 
     def add(self, promise: Promise, due: int) -> None:
         """The same promise may be added again for a later time, once it was taken."""
         promise.due = due
         promise.taken = False
         insort(self._by_owner.setdefault(promise.whose, []), promise)
-        insort(self._dues, due)
+        insort(self.dues, due)
         heapq.heappush(self._by_due, (due, next(self._numbers), promise))
 
     def find(self, whose: Hashable, now: int) -> Promise | None:
@@ -74,7 +72,7 @@ class Promises:
         assert owned.pop(0) is promise
         if not owned:
             del self._by_owner[promise.whose]
-        del self._dues[bisect_right(self._dues, promise.due) - 1]
+        del self.dues[bisect_right(self.dues, promise.due) - 1]
         promise.taken = True
 
     def lapse(self, now: int) -> Iterator[Promise]:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from forebay.errors import ApiError
-from forebay.tenants.ask import Ask, Claim, Hold, Parties, Party
+from forebay.tenants.ask import Ask, Claim, Hold
 from forebay.tenants.buckets import UNIT
 from forebay.tenants.conversation import Conversation
 from forebay.tenants.exchange import LetIn, Pending, held_of, meter_of, read
 from forebay.tenants.limit_errors import budget_closed, budget_exceeded
 from forebay.tenants.local_limiter import LocalLimiter
 from forebay.tenants.news import Refund
+from forebay.tenants.parties import Party, Standing
 from forebay.tenants.windows import DAY_MS
 
 
@@ -24,6 +25,8 @@ class SharedLimiter:
     While it is away, this server admits its share of each limit. Of a hard budget it then grants what it holds beyond
     its need, and where that is too little the budget is closed.
     """
+
+    keeps_parties = True
 
     def __init__(self, conversation: Conversation, *, wall_ms: Callable[[], int], steady_ms: Callable[[], int]) -> None:
         self._conversation = conversation
@@ -61,15 +64,15 @@ class SharedLimiter:
             ),
         ]
 
-    def peek(self, parties: Parties, whose: Hashable) -> None:
+    def peek(self, standing: Standing, whose: Hashable) -> None:
         """While Redis is there, it alone knows."""
         if not self._conversation.is_up:
             self._local.num_shares = self._conversation.fleet.num_shares
-            self._local.peek(parties, whose)
+            self._local.peek(standing, whose)
 
     async def admit(self, ask: Ask) -> Hold | None:
-        if not ask.claims and not ask.is_limited:
-            return self._local.admit_now(ask, (), self._local)
+        if not ask.claims and not ask.standing.is_limited:
+            return self._local.admit_now(ask, None, self._local)
         if not self._conversation.is_up:
             return self._admit_alone(ask)
         done: asyncio.Future[Hold | None] = asyncio.get_running_loop().create_future()
@@ -84,8 +87,9 @@ class SharedLimiter:
     def ended(self, hold: Hold, num_tokens: int) -> None:
         ask, now = hold.ask, self._steady_ms()
         refunds = []
-        for (party, policy), held in zip(ask.parties, hold.held, strict=True):
+        for party in ask.standing.parties:
             party.limits.leave(ask.now, now)
+        for (party, policy), held in zip(ask.standing.limited, hold.held, strict=True):
             if held:
                 refunds.append((*meter_of(party, policy), held - num_tokens * UNIT))
         self.say_ended(ask, refunds)
@@ -124,12 +128,12 @@ class SharedLimiter:
         for claim, short in zip(ask.claims, decision.short, strict=True):
             if short and not claim.budget.hard:
                 self._local.tell(claim, ask.day)
-        for party, _ in ask.parties:
+        for party in ask.standing.parties:
             party.limits.enter(ask.now)
         self._conversation.in_places.update(_with_places(ask))
         if (at := self._wall_ms()) // DAY_MS == ask.day:
             ask.at = at  # others may have given back meanwhile what it holds now
-        held = [held_of(policy, ask.tokens) for _, policy in ask.parties]
+        held = [held_of(policy, ask.tokens) for _, policy in ask.standing.limited]
         return ask.hold(self, decision.granted, held, decision.headers)
 
     def _admit_alone(self, ask: Ask) -> Hold | None:
@@ -162,4 +166,4 @@ class _Alone:
 
 
 def _with_places(ask: Ask) -> list[Party]:
-    return [party for party, policy in ask.parties if policy.max_concurrency is not None]
+    return [party for party, policy in ask.standing.limited if policy.max_concurrency is not None]

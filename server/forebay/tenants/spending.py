@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 
 from forebay.tenants.windows import KINDS, WindowKind, index_of
 from forebay.types import Budget
@@ -33,11 +34,24 @@ class Spending:
 
     __slots__ = ("_days", "_touched", "_windows")
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Sequence[int] = ()) -> None:
+        """`rows`: day, tokens, cost, and so on; a day may be there more than once."""
         self._days: dict[int, Sum] = {}
         self._windows: dict[tuple[WindowKind, int], Sum] = {}
         self._touched: dict[int, list[Sum]] = {}
         """What a request of a day is added to, once it was looked up."""
+        for day, tokens, cost in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
+            there = self._day(day)
+            there.tokens += tokens
+            there.cost += cost
+
+    def rows(self) -> array[int]:
+        """All there is to be kept of it."""
+        rows: list[int] = []
+        for day, there in self._days.items():
+            if there.tokens or there.cost:
+                rows += (day, there.tokens, there.cost)
+        return array("q", rows)
 
     def add(self, day: int, tokens: int, cost: int) -> None:
         """Negative to take back."""
@@ -47,12 +61,14 @@ class Spending:
 
     def _touch(self, day: int) -> list[Sum]:
         windows = (self._windows.get((kind, index_of(kind, day))) for kind in KINDS)
-        touched = [self._days.setdefault(day, Sum()), *(window for window in windows if window is not None)]
+        touched = [self._day(day), *(window for window in windows if window is not None)]
         self._touched = {day: touched}  # others are looked up again: days seldom alternate
         return touched
 
     def sum(self, kind: WindowKind, day: int) -> Sum:
         """Of the window that the day is in; it stays up to date."""
+        if kind == "day":
+            return self._day(day)
         key = (kind, index_of(kind, day))
         window = self._windows.get(key)
         if window is None:
@@ -64,6 +80,12 @@ class Spending:
             self._windows[key] = window
             self._touched = {}
         return window
+
+    def _day(self, day: int) -> Sum:
+        there = self._days.get(day)
+        if there is None:
+            there = self._days[day] = Sum()
+        return there
 
 
 def affordable(budget: Budget, left: int, prompt_tokens: int, completion_tokens: int, cost: Cost | None) -> int:

@@ -58,17 +58,21 @@ class VirtualCounters(Generic[T]):
 
     def join(self, key: Hashable, item: T) -> Flow[T]:
         """`item` waits in the key's flow."""
-        flow = self._flows.get(key)
-        if flow is None:
-            if len(self._flows) >= self._sweep_at:
-                self._sweep()
-            flow = self._flows[key] = Flow()
+        flow = self._flows.get(key) or self._begin(key)
         if not flow.waiting:
             flow.counter = max(flow.counter, self._floor())
             if not flow.in_heap:
                 heapq.heappush(self._heap, (flow.counter, next(self._numbers), flow))
                 flow.in_heap = True
         flow.waiting[item] = None
+        return flow
+
+    def pass_through(self, key: Hashable) -> Flow[T]:
+        """While nobody waits: as if something had joined the key's flow and left it at once."""
+        flow = self._flows.get(key) or self._begin(key)
+        if self._last is not None and flow.counter < self._last.counter:
+            flow.counter = self._last.counter
+        self._last = flow
         return flow
 
     def leave(self, flow: Flow[T], item: T) -> None:
@@ -84,6 +88,12 @@ class VirtualCounters(Generic[T]):
             passed.append(heapq.heappop(self._heap))
         for entry in passed:
             heapq.heappush(self._heap, entry)
+        return flow
+
+    def _begin(self, key: Hashable) -> Flow[T]:
+        if len(self._flows) >= self._sweep_at:
+            self._sweep()
+        flow = self._flows[key] = Flow()
         return flow
 
     def _top(self) -> Flow[T] | None:

@@ -61,26 +61,30 @@ class Directives:
     inter_token_s: float
     burst: int
 
-    def script_for(self, index: int) -> Script | None:
-        return self.scripts[index % len(self.scripts)] if self.scripts else None
+
+def plain_directives(first_token_ms: float, inter_token_ms: float) -> Directives:
+    """Those of a request that asks for nothing."""
+    return Directives((), None, first_token_ms / 1000, inter_token_ms / 1000, _burst_after(inter_token_ms))
 
 
-def read_directives(metadata: Mapping[str, str], first_token_ms: float, inter_token_ms: float) -> Directives:
-    """Raises InvalidRequest naming the key at fault; the delays are the settings', which metadata may override."""
+def read_directives(metadata: Mapping[str, str], plain: Directives) -> Directives:
+    """`plain` with what `metadata` overrides. Raises InvalidRequest naming the key at fault."""
     given = {key[len(PREFIX) :]: value for key, value in metadata.items() if key.startswith(PREFIX)}
     for key in given:
         if key not in KEYS:
             raise _refusal(key, f"is unknown; known are {', '.join(PREFIX + known for known in KEYS)}")
-    inter_token_ms = _read(given, "inter_token_ms", _delay, inter_token_ms)
-    plain: tuple[Script, ...] = (
+    if not given:
+        return plain
+    inter_token_s = _read(given, "inter_token_ms", _delay, plain.inter_token_s)
+    script: tuple[Script, ...] = (
         (_script_of_items(encode_plain(given["script"]), None, False),) if "script" in given else ()
     )
     return Directives(
-        scripts=_read(given, "script_json", _scripts, plain),
+        scripts=_read(given, "script_json", _scripts, script),
         failure=_read(given, "fail", _failure, None),
-        first_token_s=_read(given, "first_token_ms", _delay, first_token_ms) / 1000,
-        inter_token_s=inter_token_ms / 1000,
-        burst=_read(given, "burst", _burst, 1 if inter_token_ms else FREE_BURST),
+        first_token_s=_read(given, "first_token_ms", _delay, plain.first_token_s),
+        inter_token_s=inter_token_s,
+        burst=_read(given, "burst", _burst, _burst_after(inter_token_s)),
     )
 
 
@@ -97,11 +101,16 @@ def _refusal(key: str, why: str) -> InvalidRequest:
     return InvalidRequest(f"Metadata {PREFIX}{key} {why}.", param="metadata")
 
 
+def _burst_after(inter_token_delay: float) -> int:
+    return 1 if inter_token_delay else FREE_BURST
+
+
 def _delay(text: str) -> float:
+    """Seconds."""
     value = float(text)
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(text)
-    return value
+    return value / 1000
 
 
 def _burst(text: str) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import structlog
 
 from forebay.engines.base import EngineHealth, EngineInfo, EngineLoad
 from forebay.engines.mailbox import DeltaMailbox
-from forebay.engines.scripted.directives import Directives, read_directives
+from forebay.engines.scripted.choice import Choice
+from forebay.engines.scripted.directives import Directives, plain_directives, read_directives
 from forebay.engines.scripted.job import Job
 from forebay.engines.scripted.journal import Journal
 from forebay.engines.scripted.loop import StepLoop
@@ -16,7 +15,7 @@ from forebay.engines.scripted.model import PseudoModel
 from forebay.engines.scripted.tokenizer import CHAT_TEMPLATE, decode, encode, render_chat, token_text
 from forebay.engines.scripted.vocabulary import SPECIALS, VOCAB_SIZE
 from forebay.engines.token_ids import check_token_ids
-from forebay.errors import ContextTooLong, EngineUnavailable, InvalidRequest
+from forebay.errors import ApiError, ContextTooLong, EngineUnavailable, InvalidRequest
 from forebay.settings import Settings
 from forebay.types import Chat, GenerationRequest, Prompt
 
@@ -48,10 +47,10 @@ class ScriptedEngine:
             special_tokens=frozenset(SPECIALS.values()),
             details={"seed": settings.scripted_seed},
         )
+        self._plain = plain_directives(settings.scripted_first_token_ms, settings.scripted_inter_token_ms)
         self._model = PseudoModel(settings.scripted_seed)
         self._journal: Journal | None = None
         self._loop: StepLoop | None = None
-        self._task: asyncio.Task[None] | None = None
         self._end: str | None = NOT_STARTED
 
     @property
@@ -61,16 +60,13 @@ class ScriptedEngine:
     async def start(self) -> None:
         if self._settings.scripted_journal is not None:
             self._journal = Journal(self._settings.scripted_journal)
-        self._loop = StepLoop(self._settings.max_num_seqs, self._info.max_model_len, self._journal)
-        self._task = asyncio.create_task(self._run(self._loop), name="scripted-engine")
+        self._loop = StepLoop(self._settings.max_num_seqs, self._info.max_model_len, self._journal, self._die)
         self._end = None
 
     async def close(self, timeout_s: float) -> None:
-        task, self._task = self._task, None
         self._end = self._end or CLOSED
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task], timeout=timeout_s)
+        if self._loop is not None:
+            self._loop.end(EngineUnavailable(CLOSED))
         if self._journal is not None:
             self._journal.close()
             self._journal = None
@@ -98,23 +94,21 @@ class ScriptedEngine:
         return [token_text(token) for token in token_ids]
 
     def check(self, request: GenerationRequest) -> None:
-        self._check(request)
-        self._directives(request)
+        self._read(request)
 
     def generate(self, request: GenerationRequest) -> DeltaMailbox:
-        self._check(request)
+        directives = self._read(request)
         if self._end is not None or self._loop is None:
             raise EngineUnavailable(self._end or NOT_STARTED)
-        directives = self._directives(request)
-        job = Job(request, directives, self._model, self._info.max_model_len, on_close=self._loop.abort)
-        self._loop.submit(job)
+        prompt = request.prompt.token_ids
+        job, context = Job(request, directives, self._loop.abort), self._model.start(prompt)
+        max_tokens = min(request.sampling.max_tokens, self._info.max_model_len - len(prompt))
+        for index in range(request.num_choices):
+            self._loop.submit(Choice(job, index, self._model, context, max_tokens))
         return job.mailbox
 
-    def _directives(self, request: GenerationRequest) -> Directives:
-        settings = self._settings
-        return read_directives(request.metadata, settings.scripted_first_token_ms, settings.scripted_inter_token_ms)
-
-    def _check(self, request: GenerationRequest) -> None:
+    def _read(self, request: GenerationRequest) -> Directives:
+        """What its metadata asks for. Raises what is wrong with it."""
         prompt, sampling = request.prompt.token_ids, request.sampling
         if not prompt:
             raise InvalidRequest("The prompt is empty.", param="prompt")
@@ -125,17 +119,14 @@ class ScriptedEngine:
                 param="prompt",
             )
         check_token_ids(prompt, VOCAB_SIZE, "prompt")
-        check_token_ids(sampling.stop_token_ids, VOCAB_SIZE, "stop_token_ids")
-        check_token_ids(sampling.logit_bias, VOCAB_SIZE, "logit_bias")
+        if sampling.stop_token_ids:
+            check_token_ids(sampling.stop_token_ids, VOCAB_SIZE, "stop_token_ids")
+        if sampling.logit_bias:
+            check_token_ids(sampling.logit_bias, VOCAB_SIZE, "logit_bias")
+        return read_directives(request.metadata, self._plain) if request.metadata else self._plain
 
-    async def _run(self, loop: StepLoop) -> None:
-        """The engine's life: however the loop ends, nobody is left waiting."""
-        try:
-            await loop.run()
-        except asyncio.CancelledError:
-            loop.fail_all(EngineUnavailable(CLOSED))
-            raise
-        except Exception as exc:
-            self._end = "The engine has died."
-            loop.fail_all(EngineUnavailable(self._end))
-            logger.error("scripted_engine_died", exc_info=exc)
+    def _die(self, exc: Exception) -> ApiError:
+        """What those who wait are told once a step has failed."""
+        self._end = "The engine has died."
+        logger.error("scripted_engine_died", exc_info=exc)
+        return EngineUnavailable(self._end)

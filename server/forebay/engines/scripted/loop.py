@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 import time
+from collections.abc import Callable
 from itertools import count
 
 from forebay.engines.base import EngineLoad
@@ -23,39 +25,50 @@ class ScriptedDeath(Exception):
 
 
 class StepLoop:
-    """One task of the event loop steps every running choice; work and closures take effect at its next step."""
+    """Steps every running choice, a step a turn of the event loop; work and closures take effect at its next step.
 
-    def __init__(self, max_num_seqs: int, max_model_len: int, journal: Journal | None) -> None:
+    Between steps others run; where nothing can be done before a token is due or work arrives, none is scheduled.
+    """
+
+    def __init__(
+        self, max_num_seqs: int, max_model_len: int, journal: Journal | None, on_death: Callable[[Exception], ApiError]
+    ) -> None:
+        """`on_death` gets what a step has raised, and says what those who wait are told."""
         self.num_steps = 0
         self.num_prompt_tokens = 0
         self.num_generated_tokens = 0
         self._num_slots = max_num_seqs
         self._kv_tokens = max_num_seqs * max_model_len
         self._journal = journal
+        self._on_death = on_death
         self._prefixes = PrefixIndex()
         self._order = count()
-        self._waiting: list[tuple[int, int, Choice, Job]] = []
-        self._due: list[tuple[float, int, Choice, Job]] = []
-        self._running: dict[Choice, Job] = {}
-        self._closing: list[Job] = []
+        self._waiting: list[tuple[int, int, Choice]] = []
+        """A heap: priority, then order of arrival."""
+        self._running: dict[Choice, None] = {}
+        self._ready: list[Choice] = []
+        """Of those that run, the ones of the next step."""
+        self._due: list[tuple[float, int, Choice]] = []
+        """A heap, by `due_at`: the others that run."""
+        self._any_closed = False
         self._hung_by: Job | None = None
-        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        """Its log lines must not carry the id of the request that wakes it."""
+        self._next: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    def submit(self, job: Job) -> None:
-        for choice in job.choices:
-            heapq.heappush(self._waiting, (job.request.priority, next(self._order), choice, job))
-        self._wake.set()
+    def submit(self, choice: Choice) -> None:
+        heapq.heappush(self._waiting, (choice.job.request.priority, next(self._order), choice))
+        self._wake()
 
     def abort(self, job: Job) -> None:
         """At the next step."""
-        self._closing.append(job)
-        job.closed = True
-        self._wake.set()
+        job.closed = self._any_closed = True
+        self._wake()
 
     def load(self) -> EngineLoad:
-        num_kv_tokens = sum(
-            len(job.request.prompt.token_ids) + choice.num_tokens for choice, job in self._running.items()
-        )
+        num_kv_tokens = sum(len(choice.job.request.prompt.token_ids) + choice.num_tokens for choice in self._running)
         return EngineLoad(
             running=len(self._running),
             waiting=len(self._waiting),
@@ -65,78 +78,97 @@ class StepLoop:
             num_steps=self.num_steps,
         )
 
-    def fail_all(self, error: ApiError) -> None:
-        """Ends every request there is, after the loop has ended."""
-        jobs = {*self._running.values(), *(job for *_, job in self._waiting)}
-        self._running.clear()
-        self._waiting.clear()
-        self._due.clear()
-        for job in jobs:
-            job.mailbox.fail(error)
+    def end(self, error: ApiError) -> None:
+        """No further step; `error` ends every request there is. Idempotent."""
+        for handle in (self._next, self._timer):
+            if handle is not None:
+                handle.cancel()
+        self._next = self._timer = None
+        choices = [*self._running, *(choice for *_, choice in self._waiting)]
+        for of in (self._running, self._waiting, self._ready, self._due):
+            of.clear()
+        for choice in choices:
+            choice.job.mailbox.fail(error)
 
-    async def run(self) -> None:
-        """Until cancelled; raises ScriptedDeath at the failpoint."""
-        while True:
-            self._wake.clear()
-            if self._hung_by is not None and self._hung_by.closed:
-                self._hung_by = None
-            if self._hung_by is None:
-                self._free_closed()
-                self._admit()
-                self._step()
-            await self._until_due()
+    def _wake(self) -> None:
+        if self._next is None:
+            self._next = self._loop.call_soon(self._turn, context=self._context)
 
-    async def _until_due(self) -> None:
-        """Lets others run, and sleeps where nothing can be done before the next token is due or work arrives."""
-        due_at = self._due[0][0] if self._due and self._hung_by is None else None
-        delay = None if due_at is None else due_at - time.monotonic()
-        if self._wake.is_set() or (delay is not None and delay <= 0):
-            await asyncio.sleep(0)
-            return
-        timer = None if delay is None else asyncio.get_running_loop().call_later(max(delay, TICK_S), self._wake.set)
+    def _turn(self) -> None:
+        self._next = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._hung_by is not None and self._hung_by.closed:
+            self._hung_by = None
         try:
-            await self._wake.wait()
-        finally:
-            if timer is not None:
-                timer.cancel()
+            if self._hung_by is None:
+                if self._any_closed:
+                    self._free_closed()
+                if self._waiting:
+                    self._admit()
+                self._step()
+        except Exception as exc:
+            self.end(self._on_death(exc))
+        else:
+            self._plan()
+
+    def _plan(self) -> None:
+        """When the next turn is, if there is anything to wait for. Those who got a Delta read it before."""
+        if self._hung_by is not None:
+            return
+        can_admit = self._waiting and len(self._running) < self._num_slots
+        if self._ready or self._any_closed or can_admit:
+            self._wake()
+        elif self._due:
+            delay = self._due[0][0] - time.monotonic()
+            if delay <= 0:
+                self._wake()
+            else:
+                self._timer = self._loop.call_later(max(delay, TICK_S), self._wake)
 
     def _free_closed(self) -> None:
-        if not self._closing:
-            return
-        closing = set(self._closing)
-        self._closing.clear()
-        for job in closing:
-            for choice in job.choices:
-                self._free(choice, job, "abort")
-        self._waiting = [entry for entry in self._waiting if entry[3] not in closing]
+        self._any_closed = False
+        for choice in [choice for choice in self._running if choice.job.closed]:
+            self._free(choice, "abort")
+        self._waiting = [entry for entry in self._waiting if not entry[2].job.closed]
         heapq.heapify(self._waiting)
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._num_slots:
-            *_, choice, job = heapq.heappop(self._waiting)
+            *_, choice = heapq.heappop(self._waiting)
+            job = choice.job
             prompt = job.request.prompt.token_ids
             choice.num_cached_tokens = self._prefixes.match_and_add(job.request.cache_salt, prompt)
-            choice.admitted_at = time.monotonic()
-            self._running[choice] = job
-            due_at = choice.admitted_at + job.directives.first_token_s
-            heapq.heappush(self._due, (due_at, next(self._order), choice, job))
+            choice.due_at = choice.admitted_at = time.monotonic()
+            self._running[choice] = None
+            if job.directives.first_token_s:
+                self._put_off(choice, job.directives.first_token_s)
+            else:
+                self._ready.append(choice)
             if self._journal is not None:
                 self._journal.write(job.request.request_id, choice.index, "start", len(prompt))
 
+    def _put_off(self, choice: Choice, delay_s: float) -> None:
+        """Steps it so long after its last step was due."""
+        choice.due_at += delay_s
+        heapq.heappush(self._due, (choice.due_at, next(self._order), choice))
+
     def _step(self) -> None:
-        now = time.monotonic()
-        batch = []
-        while self._due and self._due[0][0] <= now:
-            batch.append(heapq.heappop(self._due))
+        batch, self._ready = self._ready, []
+        if self._due:
+            now = time.monotonic()
+            while self._due and self._due[0][0] <= now:
+                batch.append(heapq.heappop(self._due)[2])
         self.num_steps += bool(batch)
-        for position, (due_at, _, choice, job) in enumerate(batch):
+        for position, choice in enumerate(batch):
+            job = choice.job
             if job.closed:
                 continue
-            if choice.failing:
-                self._fail(choice, job)
+            if choice.failure is not None and choice.failing:
+                self._fail(choice)
                 if self._hung_by is not None:
-                    for entry in batch[position:]:
-                        heapq.heappush(self._due, entry)
+                    self._ready += batch[position:]
                     return
                 continue
             if choice.num_tokens == 0:
@@ -147,30 +179,30 @@ class StepLoop:
             self.num_generated_tokens += len(delta.token_ids)
             if self._journal is not None:
                 self._journal.write(job.request.request_id, choice.index, "tokens", len(delta.token_ids))
-            if choice.finish_reason is None:
-                next_at = due_at + job.directives.inter_token_s
-                heapq.heappush(self._due, (next_at, next(self._order), choice, job))
+            if choice.finish_reason is not None:
+                self._free(choice, "finish")
+            elif job.directives.inter_token_s:
+                self._put_off(choice, job.directives.inter_token_s)
             else:
-                self._free(choice, job, "finish")
+                self._ready.append(choice)
             job.mailbox.put(delta)
             if job.num_open == 0:
                 job.mailbox.close()
 
-    def _fail(self, choice: Choice, job: Job) -> None:
+    def _fail(self, choice: Choice) -> None:
         kind = choice.failure.kind if choice.failure is not None else "raise"
         if kind == "die":
             raise ScriptedDeath
         if kind == "hang":
-            self._hung_by = job
+            self._hung_by = choice.job
         else:
-            job.mailbox.fail(InternalError("The engine failed on this request."))
-            self.abort(job)
+            choice.job.mailbox.fail(InternalError("The engine failed on this request."))
+            choice.job.closed = self._any_closed = True
 
-    def _free(self, choice: Choice, job: Job, event: Event) -> None:
-        if self._running.pop(choice, None) is None:
+    def _free(self, choice: Choice, event: Event) -> None:
+        if choice not in self._running:
             return
-        job.num_open -= 1
-        if self._waiting:  # somebody can have the slot at the next step, due or not
-            self._wake.set()
+        del self._running[choice]
+        choice.job.num_open -= 1
         if self._journal is not None:
-            self._journal.write(job.request.request_id, choice.index, event, choice.num_tokens)
+            self._journal.write(choice.job.request.request_id, choice.index, event, choice.num_tokens)

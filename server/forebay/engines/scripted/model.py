@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from itertools import accumulate
 
@@ -39,10 +40,37 @@ class PseudoModel:
         """The context after a prompt; one that does not end the answer before it began."""
         context = self._seed
         for token in token_ids:
-            context = advance(context, token)
+            context = ((context ^ token) * _FACTOR + 1) & _MASK
         while state_of(context) < NUM_EOS_STATES:
             context = advance(context, EOS)
         return context
+
+    def write(
+        self,
+        context: int,
+        num_tokens: int,
+        ends: Collection[int],
+        temperature: float,
+        uniform: Callable[[], float] | None,
+    ) -> tuple[list[int], int]:
+        """(token ids, the context after them): what the model says by itself, up to a token of `ends` at most.
+
+        `uniform` draws a number from [0, 1) for each token; without it each is the most likely one.
+        """
+        greedy, cumulative = self.greedy, [] if uniform is None else self.cumulative(temperature)
+        token_ids: list[int] = []
+        for _ in range(num_tokens):
+            state = (context >> _SHIFT) % NUM_STATES
+            if uniform is None:
+                token = greedy[state]
+            else:
+                running_sum = cumulative[state]  # `bisect_right` steps over tokens without mass
+                token = bisect_right(running_sum, uniform() * running_sum[-1])
+            context = ((context ^ token) * _FACTOR + 1) & _MASK
+            token_ids.append(token)
+            if token in ends:
+                break
+        return token_ids, context
 
     def _cumulative(self, temperature: float) -> list[list[float]]:
         """By state: the running sum of the unnormalised probabilities at `temperature`, in order of token ids."""

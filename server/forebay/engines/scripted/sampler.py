@@ -4,57 +4,69 @@ from __future__ import annotations
 
 import heapq
 import math
-import random
 from bisect import bisect_right
 from collections import Counter
-from itertools import accumulate
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+from itertools import accumulate, count
+from struct import unpack
 
-from forebay.engines.scripted.model import PseudoModel, weights
+from forebay.engines.scripted.model import weights
 from forebay.engines.scripted.tokenizer import token_text
-from forebay.engines.scripted.vocabulary import EOS, TOKEN_BYTES
-from forebay.types import Alternative, Sampling, TokenLogprob
+from forebay.engines.scripted.vocabulary import TOKEN_BYTES
+from forebay.types import Alternative, GenerationRequest, Sampling, TokenLogprob
 
 FORBIDDEN = -1e9
 
 
+def uniform_numbers(sampling: Sampling, context: int, index: int) -> Callable[[], float] | None:
+    """Draws the numbers from [0, 1) by which choice `index` samples; None where it always takes the most likely token.
+
+    Without a seed they follow from the prompt, of which `context` is the model's, so that a run can be repeated.
+    """
+    if sampling.temperature == 0.0:
+        return None
+    return _uniform(f"{context if sampling.seed is None else sampling.seed}/{index}").__next__
+
+
+def _uniform(seed: str) -> Iterator[float]:
+    """Eight numbers a digest: `random.Random` has 2.5 KB of state, which take longer to fill than sixteen tokens."""
+    for block in count():
+        for word in unpack("<8Q", blake2b(f"{seed}/{block}".encode()).digest()):
+            yield (word >> 11) * 2**-53
+
+
+def num_careful_draws(sampling: Sampling, ends: frozenset[int]) -> float:
+    """How many draws must see the logits, one by one; those after them need only a look into the model's tables."""
+    filters = sampling.top_k is not None or sampling.top_p < 1.0 or sampling.min_p > 0.0
+    penalises = sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0
+    if sampling.num_logprobs is not None or sampling.logit_bias or penalises or (filters and not sampling.greedy):
+        return math.inf
+    return sampling.min_tokens if ends else 0
+
+
 class Sampler:
-    """The draws of one choice. Without a seed the draws follow from the prompt, so that a run can be repeated."""
+    """The draws of one choice that must see the logits."""
 
-    __slots__ = ("_banned", "_counts", "_model", "_prompt", "_random", "_sampling", "num_slow")
+    __slots__ = ("_counts", "_ends", "_prompt", "_sampling", "_uniform")
 
-    def __init__(
-        self, model: PseudoModel, sampling: Sampling, prompt: tuple[int, ...], context: int, index: int
-    ) -> None:
-        self._model = model
-        self._sampling = sampling
-        self._prompt = frozenset(prompt)
+    def __init__(self, request: GenerationRequest, ends: frozenset[int], uniform: Callable[[], float] | None) -> None:
+        """`ends`: the tokens that end the choice; `uniform`: what `uniform_numbers` gives."""
+        self._sampling = request.sampling
+        self._ends = ends
+        self._uniform = uniform
+        self._prompt = frozenset(request.prompt.token_ids if request.sampling.repetition_penalty != 1.0 else ())
         self._counts: Counter[int] = Counter()
-        self._banned = set(sampling.stop_token_ids) if sampling.ignore_eos else {EOS, *sampling.stop_token_ids}
-        self._random = random.Random(f"{context if sampling.seed is None else sampling.seed}/{index}")
-        needs_logits = (
-            sampling.num_logprobs is not None
-            or bool(sampling.logit_bias)
-            or self._penalises
-            or (self._filters and not sampling.greedy)
-        )
-        self.num_slow: float = math.inf if needs_logits else sampling.min_tokens if self._banned else 0
-        """How many draws must see the logits one by one; those after them need only a look into a table."""
-
-    def draw_fast(self, state: int) -> int:
-        temperature = self._sampling.temperature
-        if temperature == 0.0:
-            return self._model.greedy[state]
-        return self._pick(self._model.cumulative(temperature)[state])
 
     def draw(self, logits: list[float], num_tokens: int) -> int:
         """A token from `logits`, which stay as they are, after `num_tokens` tokens of this choice."""
         adjusted = self._adjust(logits, num_tokens)
-        if self._sampling.greedy:
+        if self._uniform is None:
             token = max(range(len(adjusted)), key=adjusted.__getitem__)
         else:
-            token = self._pick(list(accumulate(self._filter(weights(adjusted, self._sampling.temperature)))))
-        if self._penalises:
-            self._counts[token] += 1
+            running_sum = list(accumulate(self._filter(weights(adjusted, self._sampling.temperature))))
+            token = bisect_right(running_sum, self._uniform() * running_sum[-1])
+        self._counts[token] += 1
         return token
 
     def logprob(self, logits: list[float], token: int, forced: float | None) -> TokenLogprob:
@@ -67,16 +79,6 @@ class Sampler:
             _alternative(token, chosen), tuple(_alternative(other, logits[other] - norm) for other in top)
         )
 
-    @property
-    def _penalises(self) -> bool:
-        wanted = self._sampling
-        return bool(wanted.presence_penalty or wanted.frequency_penalty) or wanted.repetition_penalty != 1.0
-
-    @property
-    def _filters(self) -> bool:
-        wanted = self._sampling
-        return wanted.top_k is not None or wanted.top_p < 1.0 or wanted.min_p > 0.0
-
     def _adjust(self, logits: list[float], num_tokens: int) -> list[float]:
         """`min_tokens`, bias, then penalties."""
         wanted = self._sampling
@@ -84,14 +86,15 @@ class Sampler:
         for token, bias in wanted.logit_bias.items():
             adjusted[token] += bias
         if num_tokens < wanted.min_tokens:
-            for token in self._banned:
+            for token in self._ends:
                 adjusted[token] = FORBIDDEN
         if wanted.repetition_penalty != 1.0:
             for token in self._prompt | self._counts.keys():
                 factor = wanted.repetition_penalty
                 adjusted[token] = adjusted[token] / factor if adjusted[token] > 0 else adjusted[token] * factor
-        for token, count in self._counts.items():
-            adjusted[token] -= wanted.frequency_penalty * count + wanted.presence_penalty
+        if wanted.frequency_penalty or wanted.presence_penalty:
+            for token, count in self._counts.items():
+                adjusted[token] -= wanted.frequency_penalty * count + wanted.presence_penalty
         return adjusted
 
     def _filter(self, mass: list[float]) -> list[float]:
@@ -111,10 +114,6 @@ class Sampler:
             if budget <= 0.0:
                 break
         return kept
-
-    def _pick(self, running_sum: list[float]) -> int:
-        """The token under a uniform draw; `bisect_right` steps over tokens without mass."""
-        return bisect_right(running_sum, self._random.random() * running_sum[-1])
 
 
 def _alternative(token: int, logprob: float) -> Alternative:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from forebay.engines.scripted.vocabulary import (
     FIRST_PIECE,
@@ -21,7 +22,8 @@ _UNIT = re.compile(r" ?[A-Za-z]+|\n\n|.", re.DOTALL)
 _SPECIAL = re.compile("(" + "|".join(map(re.escape, SPECIALS.values())) + ")")
 _PIECE_IDS = {piece: token for token, piece in enumerate(PIECES, FIRST_PIECE)}
 _SPECIAL_IDS = {name: token for token, name in SPECIALS.items()}
-_NEWLINE = ord("\n")
+_plain_text = PLAIN.__getitem__
+_END_IDS, _END = (IM_END, ord("\n")), f"{SPECIALS[IM_END]}\n"
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -66,39 +68,58 @@ def render_chat(
     ids: list[int] = []
     text: list[str] = []
     for number, message in enumerate(messages):
-        header, content = f"{message['role']}\n", message.get("content") or ""
-        ids += [IM_START, *encode_plain(header), *encode_plain(content)]
-        text += [SPECIALS[IM_START], header, content]
+        header_ids, header = _header(message["role"])
+        content = message.get("content") or ""
+        ids += header_ids
+        ids += encode_plain(content)
+        text += (header, content)
         if not (continue_final_message and number == len(messages) - 1):
-            ids += [IM_END, _NEWLINE]
-            text += [SPECIALS[IM_END], "\n"]
+            ids += _END_IDS
+            text.append(_END)
     if add_generation_prompt and not continue_final_message:
-        ids += [IM_START, *encode_plain("assistant\n")]
-        text += [SPECIALS[IM_START], "assistant\n"]
+        header_ids, header = _header("assistant")
+        ids += header_ids
+        text.append(header)
     return ids, "".join(text)
 
 
+@lru_cache(16)
+def _header(role: str) -> tuple[tuple[int, ...], str]:
+    """(token ids, text) of what stands before the content of a message of `role`."""
+    return (IM_START, *encode_plain(f"{role}\n")), f"{SPECIALS[IM_START]}{role}\n"
+
+
 class TextStream:
-    """Decodes token by token; a character is released when its last byte is there, and never in part.
+    """Decodes as tokens come; a character is released when its last byte is there, and never in part.
 
     Bytes that can never become a character turn into U+FFFD as in `decode`; one unfinished at the end is dropped.
     """
 
-    __slots__ = ("_decoder", "_skip_special", "_unfinished")
+    __slots__ = ("_decoder", "_skip_special")
 
     def __init__(self, skip_special_tokens: bool) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._unfinished = False
+        self._decoder: codecs.IncrementalDecoder | None = None
+        """There while a character is unfinished."""
         self._skip_special = skip_special_tokens
 
-    def push(self, token: int) -> str:
-        plain = PLAIN[token]
-        if plain is not None and not self._unfinished:
-            return plain
+    def push(self, token_ids: Sequence[int]) -> str:
+        if self._decoder is None:
+            try:
+                return "".join(map(_plain_text, token_ids))
+            except KeyError:
+                pass
+        return "".join([self._decode(token) for token in token_ids])
+
+    def _decode(self, token: int) -> str:
+        if self._decoder is None and token in PLAIN:
+            return PLAIN[token]
         if self._skip_special and token in SPECIALS:
             return ""
+        if self._decoder is None:
+            self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         text = self._decoder.decode(TOKEN_BYTES[token])
-        self._unfinished = bool(self._decoder.getstate()[0])
+        if not self._decoder.getstate()[0]:
+            self._decoder = None
         return text
 
 

@@ -32,7 +32,7 @@ TOKEN_BYTES: tuple[bytes, ...] = (
 
 VOCAB_SIZE = len(TOKEN_BYTES)
 
-PLAIN: tuple[str | None, ...] = tuple(
-    None if (token >= 128 and token < FIRST_PIECE) else TOKEN_BYTES[token].decode() for token in range(VOCAB_SIZE)
-)
-"""The text of tokens that are whole characters and not special; None for all others."""
+PLAIN: dict[int, str] = {
+    token: TOKEN_BYTES[token].decode() for token in range(VOCAB_SIZE) if token < 128 or token >= FIRST_PIECE
+}
+"""The text of the tokens that are whole characters and not special."""
