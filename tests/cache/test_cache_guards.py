@@ -43,7 +43,10 @@ TRAPS = {
     ],
     "owners": [("How do I renew my pass?", "How do I renew my daughter's pass?")],
     "persons": [("Can I call you?", "Can you call me?"), ("What did he tell her?", "What did she tell him?")],
-    "decisive": [("Can I log in with a code?", "Can I log in without a code?"), ("When is a bus?", "When is the last bus?")],
+    "decisive": [
+        ("Can I log in with a code?", "Can I log in without a code?"),
+        ("When is a bus?", "When is the last bus?"),
+    ],
     "roles": [
         ("Move $5 from savings to checking", "Move $5 from checking to savings"),
         ("How do I get to Ghent from Bruges?", "How do I get to Bruges from Ghent?"),
