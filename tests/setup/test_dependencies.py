@@ -21,6 +21,7 @@ EXTRAS = {
     "vllm": (ENGINES / "vllm_impl", ENGINES / "text_codec.py"),
     "postgres": (PACKAGE / "ledger" / "postgres_impl.py",),
     "redis": (PACKAGE / "stores" / "redis_impl",),
+    "semantic": (PACKAGE / "embedding",),
 }
 """What is only ever run where the extra is installed."""
 PART_OF = {"pydantic-core": "pydantic"}
