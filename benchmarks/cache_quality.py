@@ -4,7 +4,8 @@
 
 Five folds: a fold's model is fitted on our own pairs and the other folds' pairs, the threshold on the lower bound is
 chosen on those pairs held out in turn, and the fold itself is then decided once. Prints one JSON object; with --out
-writes it as cache_quality.json and the whole curve as cache_quality.png, too. The data: benchmarks/cache_pairs/README.md.
+writes it as cache_quality.json and the whole curve as cache_quality.png, too. The data are described in
+benchmarks/cache_pairs/README.md.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from forebay.embedding.auto import load_embedder  # noqa: E402 - after the path
 PAIRS = ROOT / "benchmarks" / "cache_pairs"
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 # Of the pairs a threshold is chosen on: none of the public traps, and of ours no more than this share.
-MAX_OWN_TRAPS = 0.005
+MAX_OWN_TRAPS = 0.001
 
 
 def decided(own: Pairs, public: Pairs, embedder: str) -> tuple[np.ndarray, np.ndarray, list[float]]:

@@ -65,7 +65,7 @@ def relations(folder: Path, common: set[str]) -> set[tuple[str, str, str]]:
 
     def add(kind: str, first: str, second: str) -> None:
         if first != second and first in common and second in common:
-            found.add((kind, *sorted((first, second))))
+            found.add((kind, min(first, second), max(first, second)))
 
     for key, (words, pointers) in sets.items():
         usual = [word for word in words if senses.get((word, key), 99) <= MAX_SENSE]

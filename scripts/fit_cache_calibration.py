@@ -19,7 +19,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "benchmarks")]
 
-from cache_pairs.fitting import Pairs, fingerprint, fit_with_knots, held_out_shares, measured, read_pairs, served  # noqa: E402
+from cache_pairs.fitting import (  # noqa: E402 - after the path
+    Pairs,
+    fingerprint,
+    fit_with_knots,
+    held_out_shares,
+    measured,
+    read_pairs,
+    served,
+)
 from forebay.cache.calibration import Calibration, parse_calibration  # noqa: E402 - after the path
 from forebay.cache.features import NAMES  # noqa: E402 - after the path
 from forebay.embedding.auto import load_embedder  # noqa: E402 - after the path
@@ -55,15 +63,15 @@ def report(calibration: Calibration, pairs: Pairs, shares: Any, untouched: Pairs
     lines = [
         "# The fit of the cache's calibration",
         "",
-        "Written by `scripts/fit_cache_calibration.py`; what the figures mean is in [cache-decision.md](cache-decision.md).",
+        "Written by `scripts/fit_cache_calibration.py`; [cache-decision.md](cache-decision.md) says what it means.",
         "",
         f"Embedder {calibration.embedder}; {len(pairs.y):,} pairs of our own ({int(pairs.y.sum()):,} with one answer, "
-        f"{int((~pairs.y).sum()):,} traps). Guards refuse {sum(refused.values()):,} traps and {sum(wrongly.values()):,} "
-        "of the others before the model is asked.",
+        f"{int((~pairs.y).sum()):,} traps). Guards refuse {sum(refused.values()):,} traps and "
+        f"{sum(wrongly.values()):,} of the others before the model is asked.",
         "",
         "## Pairs held out by group (5 folds)",
         *_table(rates, _rates(shares, pairs)),
-        f"## {len(untouched.y)} pairs never fitted on (`held.txt`)",
+        f"## {len(untouched.y)} pairs never fitted on (`blind.txt`)",
         *_table(rates, _rates(served(calibration, untouched), untouched)),
         "## By kind, held out, at max_error_rate 0.01",
         *_table(("kind", "pairs", "answered", "refused by a guard"), _by_kind(pairs, shares)),
@@ -128,7 +136,7 @@ def main() -> None:
     text = as_json(fitted)
     (DATA / f"calibration-{embedder.name.replace('/', '-').lower()}.json").write_text(text, encoding="utf-8")
     shipped = parse_calibration(text)
-    untouched = measured(read_pairs(PAIRS / "held.txt"), embedder)
+    untouched = measured(read_pairs(PAIRS / "blind.txt"), embedder)
     REPORT.write_text(report(shipped, pairs, held_out_shares(shipped, pairs, held_out), untouched), encoding="utf-8")
 
 

@@ -75,11 +75,11 @@ class Pairs:
 
     @property
     def passed(self) -> np.ndarray:
-        return self.guard == ""
+        return np.asarray(self.guard == "")
 
     @property
     def is_whole(self) -> np.ndarray:
-        return self.x[:, NOTHING_LEFT] == 1
+        return np.asarray(self.x[:, NOTHING_LEFT] == 1)
 
     @property
     def fold(self) -> np.ndarray:
@@ -225,7 +225,7 @@ def _minimised(design: np.ndarray, labels: np.ndarray) -> np.ndarray:
     momentum = 1.0
     for _ in range(4000):
         residual = _sigmoid(design @ ahead) - labels
-        moved = np.clip(ahead - step * (design.T @ residual / len(labels) + ridge * ahead), low, high)
+        moved: np.ndarray = np.clip(ahead - step * (design.T @ residual / len(labels) + ridge * ahead), low, high)
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
         ahead = moved + (momentum - 1) / following * (moved - weights)
         if np.abs(moved - weights).max() < 1e-7:
@@ -244,8 +244,8 @@ def _covariance_factor(design: np.ndarray, pairs: Pairs, weights: np.ndarray) ->
     np.add.at(summed, member, gradients)
     covariance = bread @ (summed.T @ summed) @ bread
     values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))).T)
 
 
 def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-np.clip(values, -30, 30)))
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(values, -30, 30))))

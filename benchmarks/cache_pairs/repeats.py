@@ -41,7 +41,7 @@ CONTRACTIONS = {
 }
 # `old > new / new`: the question stays the same.
 _SWAPS = """
-How do I > How can I / How could I / how to / What's the best way to / Could you tell me how to / How would I / How should I
+How do I > How can I / How could I / how to / What's the best way to / Could you tell me how to / How would I
 How can I > How do I / What's the way to / How might I / Please explain how to / Is there a way to
 Can I > Could I / Am I able to / Is it possible to / May I / Am I allowed to / Is it OK to
 How often should I > How frequently should I / How regularly should I

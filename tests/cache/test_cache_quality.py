@@ -31,7 +31,8 @@ def embedder() -> Embedder:
         ("fow.jsonl", 0.01, 0.35, 1),
         ("fow.jsonl", 0.05, 0.38, 1),
         ("held.txt", 0.01, 0.50, 0),
-        ("held.txt", 0.05, 0.52, 1),
+        ("blind.txt", 0.01, 0.50, 0),
+        ("blind.txt", 0.05, 0.55, 1),
     ],
 )
 def test_repeats_are_served_and_traps_are_not(

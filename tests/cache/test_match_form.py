@@ -29,7 +29,8 @@ def test_manners_and_slips_are_left_out(text: str, form: str):
     "text",
     [
         "What's the weather in Oslo?", "Are you open today?", "Where is my parcel?", "What's my balance?",
-        "Has my refund been paid?", "Track order 4411", "What happened last week?", "Remind me at 7", "Who won yesterday?",
+        "Has my refund been paid?", "Track order 4411", "What happened last week?", "Remind me at 7",
+        "Who won yesterday?",
     ],
 )  # fmt: skip
 def test_a_question_about_now_or_me_is_volatile(text: str):

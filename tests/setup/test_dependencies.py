@@ -22,7 +22,7 @@ EXTRAS = {
     "bench": (PACKAGE / "bench" / "charts_impl.py",),
     "postgres": (PACKAGE / "ledger" / "postgres_impl.py",),
     "redis": (PACKAGE / "stores" / "redis_impl",),
-    "semantic": (PACKAGE / "cache" / "index.py",),
+    "semantic": (PACKAGE / "cache" / "index.py", PACKAGE / "embedding"),
 }
 """What is only ever run where the extra is installed."""
 PART_OF = {"pydantic-core": "pydantic"}

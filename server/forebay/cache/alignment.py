@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from forebay.cache.analysis import Analysis, Token
+from forebay.cache.analysis import MAX_WORDS, Analysis, Token
 from forebay.cache.lexicon import english
 from forebay.cache.spelling import slips
 
+MAX_LEFT = 400
+"""Pairs of words, left over by equality, that are looked at for other relations."""
 Kind = Literal["same", "typo", "joined", "synonym", "derived", "related"]
 
 
@@ -32,7 +34,12 @@ class Alignment:
 
 
 def align(first: Analysis, second: Analysis) -> Alignment:
-    """The surest relation first, each word once; of equal words the nearest by place."""
+    """The surest relation first, each word once; of equal words the nearest by place.
+
+    Messages too long to be compared, and leftovers too many for it to matter how they relate, stay unmatched.
+    """
+    if max(first.num_words, second.num_words) > MAX_WORDS:
+        return Alignment((), first.content, second.content)
     ours, theirs = dict(enumerate(first.content)), dict(enumerate(second.content))
     matches: list[Match] = []
     for kind, is_match in _RELATIONS:
@@ -45,7 +52,7 @@ def align(first: Analysis, second: Analysis) -> Alignment:
         if kind == "same" and ours and theirs:
             matches += _join(ours, theirs)
             matches += [Match(match.kind, match.second, match.first) for match in _join(theirs, ours)]
-        if not ours or not theirs:
+        if not 0 < len(ours) * len(theirs) <= MAX_LEFT:
             break
     matches.sort(key=lambda match: match.first)
     return Alignment(tuple(matches), tuple(ours.values()), tuple(theirs.values()))

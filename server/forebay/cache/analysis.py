@@ -90,8 +90,9 @@ def match_form(text: str) -> str:
 def _unread(text: str) -> Analysis:
     nothing: tuple[str, ...] = ()
     return Analysis(
-        words=(text,), content=(), function=nothing, asks=frozenset(), main_ask="", subject="", persons=(), quantities=(),
-        governed=(), code=nothing, decisive=nothing, num_negators=0, num_words=MAX_WORDS + 1, is_english=True,
+        words=(text,), content=(), function=nothing, asks=frozenset(), main_ask="", subject="", persons=(),
+        quantities=(), governed=(), code=nothing, decisive=nothing, num_negators=0,
+        num_words=MAX_WORDS + 1, is_english=True,
     )  # fmt: skip
 
 
@@ -151,14 +152,15 @@ def _is_content(words: list[str], at: int, named: frozenset[str]) -> bool:
 
 
 _PREPOSITIONS = word_set(
-    "from to into onto in on at for of with without before after between over under against by as about near across off "
-    "through along beside behind"
+    "from to into onto in on at for of with without before after between over under against by as about near across "
+    "off through along beside behind"
 )
 _BREAKS = word_set("and or but if then when while because i you we they is are do does what which who")
 _PERSONS = {
     word: person
     for person, words in (
-        ("first", f"i me my mine we us our ours {ASKER}"), ("second", "you your yours"), ("he", "he him his"), ("she", "she her hers"),
+        ("first", f"i me my mine we us our ours {ASKER}"), ("second", "you your yours"), ("he", "he him his"),
+        ("she", "she her hers"),
         ("they", "they them their"),
     )
     for word in words.split()

@@ -10,7 +10,7 @@ from forebay.cache.lexicon import english
 
 # Of the words in their order of frequency: a correction to a rare word is more often wrong than right.
 MAX_RANK = 20_000
-MIN_LENGTH = 5
+MIN_LENGTH, MAX_LENGTH = 5, 24
 
 
 def slips(first: str, second: str, limit: int) -> int:
@@ -41,7 +41,7 @@ def corrected(word: str) -> str:
 
     Norvig, "How to Write a Spelling Corrector", 2007.
     """
-    if len(word) < MIN_LENGTH or not word.isascii() or not word.isalpha() or is_known(word):
+    if not MIN_LENGTH <= len(word) <= MAX_LENGTH or not word.isascii() or not word.isalpha() or is_known(word):
         return word
     swapped = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(1, len(word) - 1))
     for candidates, max_rank in ((swapped, len(english().known)), (_one_slip(word), MAX_RANK)):
@@ -65,7 +65,7 @@ def with_small_words_corrected(word: str) -> str:
 
     A slip in a content word is for alignment to judge, beside the other message's word.
     """
-    if len(word) < 4 or not word.isascii() or not word.isalpha() or is_known(word):
+    if not 4 <= len(word) <= MAX_LENGTH or not word.isascii() or not word.isalpha() or is_known(word):
         return word
     small = english().small
     return min((candidate for candidate in _one_slip(word) if candidate in small and len(candidate) > 3), default=word)

@@ -12,9 +12,12 @@ from forebay.cache.spelling import with_small_words_corrected
 
 _CODE_BLOCK = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 _SUFFIXES = "py|js|ts|json|ya?ml|toml|csv|sql|sh|html|css|cpp|rs|go|java|txt|xml"
+# Lengths are bounded: a run of dashes must not be read again from each of them.
 _IDENTIFIER = re.compile(
-    r"(?<!\w)(?:https?://\S+|[\w.+-]+@[\w-]+\.[\w.]+|--?[a-z][\w-]+=?\S*|\w+(?:\.\w+)*\([^)\s]*\)|[A-Za-z]\w*_\w+|"
-    rf"[a-z]+[A-Z]\w*|[\w-]+(?:/[\w.-]+){{2,}}|\.?\w*[A-Za-z]\.(?:{_SUFFIXES}))(?!\w)"
+    r"(?<!\w)(?:https?://\S+|[\w.+-]{1,64}@[\w-]{1,64}\.[\w.]+|--?[a-z][\w-]{1,64}=?\S*|"
+    r"\w{1,64}(?:\.\w{1,64}){0,8}\([^)\s]{0,64}\)|"
+    r"[A-Za-z]\w{0,64}_\w+|[a-z]{1,64}[A-Z]\w*|[\w-]{1,64}(?:/[\w.-]{1,64}){2,}|"
+    rf"\.?\w{{0,64}}[A-Za-z]\.(?:{_SUFFIXES}))(?!\w)"
 )
 _WORD = re.compile(r"\d[\d,.:]*\d[%°]?\w*|\d+[%°]?\w*|[^\W\d_]+(?:['’][^\W\d_]+)*['’]?|[^\w\s]")
 _SAID_BEFORE = re.compile(
@@ -26,8 +29,9 @@ _PART = re.compile(r"(?<=[.!?:;,])\s+|\n+")
 _HUMMED = re.compile(r"u+h*m+|u+h+|e+r+m*|h+m+|a+h+|o+h+")
 # `could someone please explain …`, after which the question follows.
 _REQUESTED = re.compile(
-    r"(?:can|could|would|will) (?:you|someone|anyone|somebody|anybody) (?:(?:please|kindly|possibly|just|maybe|be able to|"
-    r"be so kind as to) )*(?:tell|explain|advise|remind|clarify|let me know|help me understand)(?: to)?(?: me| us)? (?=\w)"
+    r"(?:can|could|would|will) (?:you|someone|anyone|somebody|anybody) (?:(?:please|kindly|possibly|just|maybe|"
+    r"be able to|be so kind as to) )*(?:tell|explain|advise|remind|clarify|let me know|help me understand)(?: to)?"
+    r"(?: me| us)? (?=\w)"
 )
 _NEGATED = {
     "cant": "can", "wont": "will", "dont": "do", "doesnt": "does", "didnt": "did", "isnt": "is", "arent": "are",
