@@ -30,7 +30,7 @@ MUTANTS = {
     ),
     "doubled row": Mutant(
         (
-            ("ledger/writes.py", "self._open.remove(row.request_id)", "pass"),
+            ("ledger/writes.py", "still_open.remove(row.request_id)", "pass"),
             ("stores/schema.py", "UNIQUE (request_id, kind)", "CHECK (seq > 0)"),
         )
     ),

@@ -66,7 +66,7 @@ def in_ledger(*servers: ServerProcess) -> list[dict[str, Any]]:
     for server in servers:
         ledger = LedgerFile(server.data_dir)
         (replica,) = ledger.query("SELECT value FROM meta WHERE name = 'replica_id'")
-        for row in ledger.query("SELECT * FROM entries WHERE kind <> 'reserve'"):
+        for row in ledger.query("SELECT * FROM entries"):
             for name in ("at", "reserved_at"):
                 row[name] = EPOCH + timedelta(milliseconds=row[name])
             row |= {"streamed": bool(row["streamed"]), "recovered": bool(row["recovered"])}

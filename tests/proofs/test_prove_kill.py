@@ -31,12 +31,14 @@ async def test_killed_at_sixty_random_moments(tmp_path: Path, strict: bool, proo
         folder.mkdir()
         server = make(folder, strict).start()
         seen: list[Seen] = []
+        left_open: set[str] = set()
         try:
             for _ in range(A_LEDGER):
                 storm = await storm_until_killed(server, moments.uniform(0.01, 1.0))
                 seen += storm.seen
+                left_open |= storm.left_open
                 took.append(restart(server))
-                account = judge(server, seen, allowance=allowance)
+                account = judge(server, seen, left_open, allowance=allowance)
         finally:
             server.stop()
         worst = max(worst, account.worst_gap)
@@ -74,7 +76,7 @@ async def test_killed_at_each_failpoint_in_both_modes(tmp_path: Path, proof: Pro
                 try:
                     storm = await storm_until_killed(server, None)
                     restart(server)
-                    account = judge(server, storm.seen, allowance=0 if strict else ALLOWANCE)
+                    account = judge(server, storm.seen, storm.left_open, allowance=0 if strict else ALLOWANCE)
                 finally:
                     server.stop()
                 mode = "strict" if strict else "default"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,9 +54,16 @@ class Storm:
     unanswered: dict[int, Question] = field(default_factory=dict)
     answered: dict[str, tuple[Question, Seen]] = field(default_factory=dict)
     """By key."""
+    left_open: set[str] = field(default_factory=set)
+    """Requests that were reserved for, and not settled, when the server went."""
     on_answer: Callable[[int], None] = lambda count: None
     """Told how many there were."""
     num_answers: int = 0
+
+    def note_kill(self) -> None:
+        """Waits for the server's end, and sees what it leaves."""
+        assert self.server.wait(10) == -signal.SIGKILL
+        self.left_open = set(LedgerFile(self.server.data_dir).reservations())
 
     async def run(self) -> None:
         async with httpx.AsyncClient(base_url=self.server.url, timeout=60) as client:
@@ -129,8 +137,10 @@ class Account:
     """Of delivered over billed tokens."""
 
 
-def judge(server: ServerProcess, seen: list[Seen], *, allowance: int) -> Account:
+def judge(server: ServerProcess, seen: list[Seen], left_open: set[str], *, allowance: int) -> Account:
     """Compares three witnesses once the server runs again: the engine's journal, the clients' bytes, the ledger.
+
+    `left_open`: what was open each time it went.
 
     Raises AssertionError where an invariant of docs/accounting.md does not hold.
     """
@@ -138,8 +148,8 @@ def judge(server: ServerProcess, seen: list[Seen], *, allowance: int) -> Account
     assert ledger.faults() == []
     assert ledger.num_open() == 0
     settled = {row["request_id"]: row for row in ledger.rows("settle")}
-    reserved = {row["request_id"]: row for row in ledger.rows("reserve")}
-    assert settled.keys() == reserved.keys(), "I1: one settlement for each admitted request"
+    recovered = {request_id for request_id, row in settled.items() if row["recovered"]}
+    assert recovered == left_open, "I1: one settlement for each admitted request"
     generated = read_journal(server.log_path.with_name("journal"))
     assert generated.keys() <= settled.keys(), "I1: the engine worked for a request that the ledger does not know"
     worst = 0
@@ -154,9 +164,7 @@ def judge(server: ServerProcess, seen: list[Seen], *, allowance: int) -> Account
             assert one.usage is not None
             assert (billed, row["prompt_tokens"]) == (one.usage["completion_tokens"], one.usage["prompt_tokens"])
         worst = max(worst, one.delivered - billed)
-    return Account(
-        len(settled), sum(row["recovered"] for row in settled.values()), sum(one.complete for one in seen), worst
-    )
+    return Account(len(settled), len(recovered), sum(one.complete for one in seen), worst)
 
 
 async def judge_keys(server: ServerProcess, answered: dict[str, tuple[Question, Seen]]) -> int:

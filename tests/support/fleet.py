@@ -44,14 +44,9 @@ def peak_tokens(folders: Sequence[Path]) -> tuple[int, int]:
     for folder in folders:
         with closing(open_for_reading(folder)) as connection:
             connection.row_factory = sqlite3.Row
-            held = {}
-            for row in connection.execute("SELECT * FROM entries WHERE kind <> 'uncharged' ORDER BY seq"):
+            for row in connection.execute("SELECT * FROM entries WHERE kind = 'settle'"):
                 tokens = row["prompt_tokens"] + row["completion_tokens"]
-                if row["kind"] == "reserve":
-                    held[row["request_id"]] = tokens
-                    moves.append((row["at"], tokens))
-                else:
-                    moves.append((row["at"], tokens - held[row["request_id"]]))
+                moves += [(row["reserved_at"], row["reserved_tokens"]), (row["at"], tokens - row["reserved_tokens"])]
     total = peak = 0
     for _, tokens in sorted(moves):  # within a millisecond, what is given back comes first
         total += tokens

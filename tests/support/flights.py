@@ -58,5 +58,5 @@ def follow(
 
 
 def num_joined(asker: Asker) -> int:
-    (row,) = asker.ledger.query("SELECT count(*) AS n FROM entries WHERE cache_kind = 'joined' AND kind = 'reserve'")
-    return int(row["n"])
+    settled = asker.ledger.query("SELECT 1 FROM entries WHERE cache_kind = 'joined' AND kind = 'settle'")
+    return len(settled) + sum(held.cache_kind == "joined" for held in asker.ledger.reservations().values())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from forebay.ledger.rows import Reservation
 from forebay.ledger.verify import verify
 from forebay.stores.sqlite import open_for_reading
 from support.wire import eventually
@@ -38,8 +40,20 @@ class LedgerFile:
         rows = self.query("SELECT * FROM entries WHERE kind = 'uncharged' AND request_id = ?", request_id)
         return rows[0] if rows else None
 
+    def reservations(self) -> dict[str, Reservation]:
+        """Those that are not settled, by request."""
+        rows = self.query("SELECT request_id, reservation FROM open_requests")
+        return {row["request_id"]: Reservation(*json.loads(row["reservation"])) for row in rows}
+
     def num_open(self) -> int:
-        return int(self.query("SELECT count(*) AS n FROM open_requests")[0]["n"])
+        return len(self.reservations())
+
+    def num_admitted(self) -> int:
+        """Requests that were ever reserved for."""
+        count = (
+            "SELECT (SELECT count(*) FROM open_requests) + (SELECT count(*) FROM entries WHERE kind = 'settle') AS n"
+        )
+        return int(self.query(count)[0]["n"])
 
     def faults(self) -> list[str]:
         """See `forebay.ledger.verify`."""

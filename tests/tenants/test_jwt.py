@@ -81,7 +81,7 @@ def test_a_token_is_as_good_as_a_key(trusting: ServerProcess, signer: Signer) ->
     for _ in range(2):
         answer = httpx.post(f"{trusting.base_url}/chat/completions", json=body, headers=headers)
         assert answer.status_code == 200, answer.text
-    row = LedgerFile(trusting.data_dir).rows("reserve")[-1]
+    row = LedgerFile(trusting.data_dir).settled(answer.json()["id"].partition("-")[2])
     assert row["tenant"] == "acme"
     assert row["key_id"].startswith("jwt:")
     assert len(row["key_id"]) == 16

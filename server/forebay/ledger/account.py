@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from forebay.failpoints import failpoint
-from forebay.ledger.rows import CacheKind, EngineUse, Entry
+from forebay.ledger.rows import CacheKind, EngineUse, Reservation
 from forebay.ledger.tally import Stream, Tally
 from forebay.ledger.writes import LedgerWrites, Posting
 from forebay.stores.group_commit import GroupCommit
@@ -60,7 +60,7 @@ class Account:
 
     def __init__(
         self,
-        held: Entry,
+        held: Reservation,
         cost: Cost,
         writer: GroupCommit,
         writes: LedgerWrites,
@@ -71,7 +71,7 @@ class Account:
         covered: int = 0,
         keep_settlement: Callable[[Posting], None] | None = None,
     ) -> None:
-        """`covered`: tokens of which a checkpoint becomes durable with the reservation. `keep_settlement` is given a
+        """`covered`: tokens of which a checkpoint is durable with the reservation. `keep_settlement` is given a
         complete answer's settlement, to write it later (`Ledger.settle_with`)."""
         self._held = held
         self._cost = cost

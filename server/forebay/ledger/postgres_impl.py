@@ -44,6 +44,8 @@ MIGRATIONS = (
         completion_tokens bigint NOT NULL,
         reasoning_tokens bigint NOT NULL,
         cost bigint NOT NULL,
+        reserved_tokens bigint NOT NULL,
+        reserved_cost bigint NOT NULL,
         price_version text,
         cache_kind text,
         queue_us bigint,
@@ -69,7 +71,9 @@ TYPES = {
     **dict.fromkeys(Entry._fields, "text"),
     **dict.fromkeys(("streamed", "recovered"), "boolean"),
     **dict.fromkeys((*TIMES, "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"), "bigint"),
-    **dict.fromkeys(("cost", "queue_us", "prefill_us", "decode_us", "retry_count"), "bigint"),
+    **dict.fromkeys(
+        ("cost", "reserved_tokens", "reserved_cost", "queue_us", "prefill_us", "decode_us", "retry_count"), "bigint"
+    ),
     "metadata": "jsonb",
 }
 """Of a row's columns as they are sent, in JSON: to take it apart is PostgreSQL's work and not this process's."""

@@ -18,15 +18,14 @@ def drop_months(
 ) -> bool:
     """Drops the oldest `CHUNK` rows of closed months before the last `keep_months`. True if there is more to drop.
 
-    A month in which something is open stays until that is settled, and `with_sink` until the sink has taken all of it.
+    `with_sink`: a month stays until the sink has taken all of it.
     A head is signed where the dropped rows end, so that the rest can be verified at any time.
     """
     _, _, newest = tail(connection)
     # A clock that is years ahead for a moment must not cost all rows.
     keep_since = months_before(min(newest, segment_of(time.time_ns() // 1_000_000)), keep_months) if newest else ""
     (until,) = connection.execute(
-        "SELECT max(seq) FROM heads WHERE closes_segment AND segment < ? AND seq <= ? AND seq < "
-        "ifnull((SELECT min(seq) FROM open_requests CROSS JOIN entries USING (request_id)), 1 << 62)",
+        "SELECT max(seq) FROM heads WHERE closes_segment AND segment < ? AND seq <= ?",
         (keep_since, taken(connection) if with_sink else 1 << 62),
     ).fetchone()
     (first,) = connection.execute("SELECT min(seq) FROM entries").fetchone()

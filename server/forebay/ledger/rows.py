@@ -1,4 +1,4 @@
-"""What the ledger holds: one row a reservation, one a settlement, one for what nobody is charged."""
+"""What the ledger holds: reservations while they are open, then a row a settlement, one for what nobody is charged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class EngineUse:
     decode_us: int = 0
 
 
-Kind = Literal["reserve", "settle", "uncharged"]
+Kind = Literal["settle", "uncharged"]
 CacheKind = Literal["exact", "joined"]
 """Who generated what a request got: another one earlier, or another one meanwhile."""
 
@@ -26,12 +26,12 @@ CacheKind = Literal["exact", "joined"]
 class Entry(NamedTuple):
     """One row of `entries`, but for its number and its hash; the columns in the order in which they are hashed.
 
-    A `reserve` row holds the most that its request may come to, a `settle` row what its client is billed, an
-    `uncharged` row what the engine generated beyond that. `at` and `reserved_at` are Unix milliseconds; windows of
-    budgets and usage go by `reserved_at`. Cached tokens are part of the prompt's, reasoning tokens of the completion's.
-    `cost` is in micro-units of money under the price table `price_version`; without one it is engine time, prefill and
-    decoding, in microseconds. `cache_kind`: the answer is not of the request's own generating, its tokens are the
-    original's, and its price is that of the cache; of a reservation: so it seemed then. `recovered`: settled by the
+    A `settle` row holds what its client is billed, an `uncharged` row what the engine generated beyond that. `at` and
+    `reserved_at` are Unix milliseconds; windows of budgets and usage go by `reserved_at`. Cached tokens are part of the
+    prompt's, reasoning tokens of the completion's. `cost` is in micro-units of money under the price table
+    `price_version`; without one it is engine time, prefill and decoding, in microseconds. `reserved_tokens` and
+    `reserved_cost` are the most that the request might have come to. `cache_kind`: the answer is not of the request's
+    own generating, its tokens are the original's, and its price is that of the cache. `recovered`: settled by the
     sweep, at the last checkpoint.
     """
 
@@ -53,6 +53,8 @@ class Entry(NamedTuple):
     completion_tokens: int
     reasoning_tokens: int
     cost: int
+    reserved_tokens: int
+    reserved_cost: int
     price_version: str | None
     cache_kind: CacheKind | None
     queue_us: int | None
@@ -64,6 +66,32 @@ class Entry(NamedTuple):
     metadata: str | None
     recovered: bool
 
+
+class Reservation(NamedTuple):
+    """The most that an admitted request may come to; the rest is as in its `Entry` later. `at`: Unix milliseconds.
+
+    `cache_kind`: so it seems now.
+    """
+
+    request_id: str
+    at: int
+    tenant: str
+    key_id: str
+    user_id: str | None
+    model: str
+    adapter: str | None
+    route: str
+    streamed: bool
+    prompt_tokens: int
+    completion_tokens: int
+    cost: int
+    price_version: str | None
+    cache_kind: CacheKind | None
+    client_request_id: str | None
+    retry_count: int | None
+    safety_identifier: str | None
+    metadata: str | None
+
     def settled(
         self,
         at: int,
@@ -74,14 +102,14 @@ class Entry(NamedTuple):
         cache_kind: CacheKind | None,
         use: EngineUse,
     ) -> Entry:
-        """What a reservation came to. By place, because `_replace` takes twice as long."""
+        """What it came to. By place, in the order of the columns: by name it takes four times as long."""
         # fmt: off
         return Entry(
-            self.request_id, "settle", at, self.reserved_at, self.tenant, self.key_id, self.user_id, self.model,
-            self.adapter, self.route, self.streamed, outcome, finish_reason, billed.prompt_tokens, billed.cached_tokens,
-            billed.completion_tokens, billed.reasoning_tokens, cost, self.price_version, cache_kind, use.queue_us,
-            use.prefill_us, use.decode_us, self.client_request_id, self.retry_count, self.safety_identifier,
-            self.metadata, self.recovered,
+            self.request_id, "settle", at, self.at, self.tenant, self.key_id, self.user_id, self.model, self.adapter,
+            self.route, self.streamed, outcome, finish_reason, billed.prompt_tokens, billed.cached_tokens,
+            billed.completion_tokens, billed.reasoning_tokens, cost, self.prompt_tokens + self.completion_tokens,
+            self.cost, self.price_version, cache_kind, use.queue_us, use.prefill_us, use.decode_us,
+            self.client_request_id, self.retry_count, self.safety_identifier, self.metadata, False,
         )
         # fmt: on
 

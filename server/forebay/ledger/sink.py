@@ -29,7 +29,7 @@ FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
 CURSOR = "sink_cursor"
-NEXT_ROWS = "SELECT * FROM entries WHERE seq > ? AND kind <> 'reserve' ORDER BY seq LIMIT ?"
+NEXT_ROWS = "SELECT * FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"
 
 SinkRow = tuple[Any, ...]
 """A row of `entries`: its number, the columns of `Entry`, its hash."""

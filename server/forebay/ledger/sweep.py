@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from forebay.ledger.rows import COLUMNS, Entry, entry_of
+import orjson
+
+from forebay.ledger.rows import EngineUse, Reservation
 from forebay.ledger.writes import LedgerWrites, Posting
 from forebay.types import Usage
 
-OPEN = f"""
-SELECT {", ".join(f"entries.{name}" for name in COLUMNS[1:-1])}, open_requests.completion_tokens
-FROM open_requests JOIN entries ON entries.request_id = open_requests.request_id AND entries.kind = 'reserve'
-ORDER BY entries.seq
-"""  # noqa: S608 - column names of ours
+OPEN = "SELECT reservation, completion_tokens FROM open_requests ORDER BY request_id"
 
-CostOf = Callable[[Entry, Usage], int]
+UNKNOWN_USE: Mapping[str, Any] = dict.fromkeys(("queue_us", "prefill_us", "decode_us"))
+
+CostOf = Callable[[Reservation, Usage], int]
 
 
 def sweep(connection: sqlite3.Connection, writes: LedgerWrites, cost_of: CostOf) -> int:
@@ -29,19 +30,12 @@ def sweep(connection: sqlite3.Connection, writes: LedgerWrites, cost_of: CostOf)
     settlements = []
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for *columns, num_tokens in connection.execute(OPEN).fetchall():
-            held = entry_of(columns)
+        for reservation, num_tokens in connection.execute(OPEN).fetchall():
+            held = Reservation(*orjson.loads(reservation))
             usage = Usage(held.prompt_tokens if num_tokens else 0, num_tokens)
-            row = held._replace(
-                kind="settle",
-                at=now,
-                outcome="crashed",
-                prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens,
-                cost=cost_of(held, usage) if num_tokens else 0,
-                recovered=True,
-            )
-            settlements.append(Posting(row))
+            cost = cost_of(held, usage) if num_tokens else 0
+            row = held.settled(now, "crashed", None, usage, cost, held.cache_kind, EngineUse())
+            settlements.append(Posting(row._replace(**UNKNOWN_USE, recovered=True)))
         writes.post.apply(connection, settlements)
     except BaseException:
         connection.execute("ROLLBACK")

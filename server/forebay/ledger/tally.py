@@ -40,12 +40,16 @@ class Tally:
         self.cached_tokens = 0
         self.completion_tokens = 0
         self.num_streamed = 0
-        self.work = NO_WORK
+        self._computed = self._generated = self._untold = 0
         self.read_again = 0
         self.left_unread = 0
         self.unexplained = 0
         self._left = NO_WORK
         self._cut_short: deque[tuple[float, Stream, EngineWork]] = deque()
+
+    @property
+    def work(self) -> EngineWork:
+        return EngineWork(self._computed, self._generated, self._untold)
 
     def settled(self, done: Usage, streams: Sequence[Stream], *, complete: bool) -> None:
         """`done`: what the engine has done for the request, charged or not."""
@@ -53,10 +57,15 @@ class Tally:
         self.prompt_tokens += done.prompt_tokens
         self.cached_tokens += done.cached_tokens
         self.completion_tokens += done.completion_tokens
-        self.num_streamed += sum([stream.num_tokens for stream in streams])
-        work = work_of(streams)
-        self.work = add(self.work, work)
-        more = work.prompt_tokens - (done.prompt_tokens - done.cached_tokens)
+        computed = 0
+        for stream in streams:
+            self.num_streamed += stream.num_tokens
+            work = stream.work
+            computed += work.prompt_tokens
+            self._generated += work.generated_tokens
+            self._untold += work.untold_prompt_tokens
+        self._computed += computed
+        more = computed - (done.prompt_tokens - done.cached_tokens)
         if more > 0:
             self.read_again += more
         elif complete:

@@ -182,8 +182,7 @@ def _rows(
         else:
             columns.append(COLUMNS[name])
     columns += more_groups
-    # Named as the index is, so that SQLite sees that it holds these rows.
-    terms = ["kind <> 'reserve'", "kind = 'settle'", "reserved_at >= ?", "reserved_at < ?"]
+    terms = ["kind = 'settle'", "reserved_at >= ?", "reserved_at < ?"]
     buckets = query.buckets
     parameters += [query.start * 1000, buckets[-1][1] * 1000]
     for name, allowed in (query.filters or {}).items():

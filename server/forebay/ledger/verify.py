@@ -55,7 +55,7 @@ def verify(connection: sqlite3.Connection, secret: bytes) -> list[str]:
 
     def faults() -> Iterator[str]:
         yield from check_chain(read_rows(connection), read_heads(connection), secret)
-        yield from _check_requests(connection, complete=complete)
+        yield from _check_requests(connection)
         yield from _check_totals(connection, complete=complete)
 
     return list(islice(faults(), MAX_FAULTS))
@@ -97,43 +97,19 @@ def check_chain(rows: Iterable[Row], heads: Iterable[Head], secret: bytes | None
         yield f"Rows {last + 1} to {newest} are missing: a head was signed after them."
 
 
-def _check_requests(connection: sqlite3.Connection, *, complete: bool) -> Iterator[str]:
-    """Each request is reserved, then open or settled, never both, and within what was reserved.
-
-    Where old months were dropped, a reservation may be gone with the month before its settlement's.
-    """
+def _check_requests(connection: sqlite3.Connection) -> Iterator[str]:
+    """Each request is open or settled, never both, and within what was reserved."""
     checks = [
-        (
-            "was reserved, is not open and has no settlement",
-            "SELECT request_id FROM entries AS held WHERE kind = 'reserve' "
-            "AND NOT EXISTS (SELECT 1 FROM open_requests WHERE request_id = held.request_id) "
-            "AND NOT EXISTS (SELECT 1 FROM entries WHERE request_id = held.request_id AND kind = 'settle')",
-        ),
         (
             "is open and has a settlement",
             "SELECT request_id FROM open_requests JOIN entries USING (request_id) WHERE kind = 'settle'",
         ),
         (
-            "is open without a reservation",
-            "SELECT request_id FROM open_requests WHERE NOT EXISTS "
-            "(SELECT 1 FROM entries WHERE request_id = open_requests.request_id AND kind = 'reserve')",
-        ),
-        (
             "was billed more than was reserved",
-            "SELECT request_id FROM entries AS settled JOIN entries AS held USING (request_id) "
-            "WHERE settled.kind = 'settle' AND held.kind = 'reserve' AND "
-            "(settled.completion_tokens > held.completion_tokens OR settled.prompt_tokens > held.prompt_tokens "
-            "OR settled.price_version IS NOT NULL AND settled.cost > held.cost)",
+            "SELECT request_id FROM entries WHERE kind = 'settle' AND (prompt_tokens + completion_tokens > "
+            "reserved_tokens OR price_version IS NOT NULL AND cost > reserved_cost)",
         ),
     ]
-    if complete:
-        checks.append(
-            (
-                "was settled without a reservation",
-                "SELECT request_id FROM entries AS settled WHERE kind <> 'reserve' AND NOT EXISTS "
-                "(SELECT 1 FROM entries WHERE request_id = settled.request_id AND kind = 'reserve')",
-            )
-        )
     for what, query in checks:
         for (request_id,) in connection.execute(query):
             yield f"Request {request_id} {what}."

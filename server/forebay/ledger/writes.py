@@ -1,4 +1,4 @@
-"""How rows get into the ledger's tables: appended to the chain, many in one statement, once each."""
+"""How rows get into the ledger's tables: reserved, then appended to the chain, many in one statement, once each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, get_args, get_type_hints
 
+import orjson
+
 from forebay.ledger.chain import GENESIS, link, segment_of, sign
-from forebay.ledger.rows import COLUMNS, Entry
+from forebay.ledger.rows import COLUMNS, Entry, Reservation
 from forebay.stores.writing import Writing
 
 MAX_ROWS = 64
@@ -28,8 +30,7 @@ Also = Callable[[sqlite3.Connection], None]
 
 
 class Posting(NamedTuple):
-    """What is added to the ledger together: a reservation; or a settlement, and the row of what nobody is charged
-    for."""
+    """What is added to the ledger together: a settlement, and the row of what nobody is charged for."""
 
     row: Entry
     uncharged: Entry | None = None
@@ -40,8 +41,8 @@ Tail = tuple[int, bytes, str]
 
 
 class LedgerWrites:
-    """The two kinds of write. `post` takes a Posting; its result says whether it counted. `checkpoint` takes
-    (request id, completion tokens)."""
+    """The three kinds of write. `reserve` takes a Reservation and the completion tokens of a first checkpoint,
+    `checkpoint` (request id, completion tokens), `post` a Posting; its result says whether it counted."""
 
     def __init__(self, secret: bytes) -> None:
         """`secret` signs heads."""
@@ -49,11 +50,15 @@ class LedgerWrites:
         self._tail: Tail | None = None
         self._open: set[str] | None = None
         """As the open transaction has them, or the last one that was committed; None: to be read."""
-        self.post = Writing(0, self._post, self._forget, self._is_statement)
+        self.reserve = Writing(0, self._reserve, self._forget, self._is_one_chunk)
         self.checkpoint = Writing(1, self._checkpoint, is_statement=lambda checkpoints: len(checkpoints) <= MAX_ROWS)
+        self.post = Writing(2, self._post, self._forget, self._is_statement)
 
     def _forget(self) -> None:
         self._tail = self._open = None
+
+    def _is_one_chunk(self, reserved: list[tuple[Reservation, int]]) -> bool:
+        return self._open is not None and len(reserved) <= MAX_ROWS
 
     def _is_statement(self, postings: list[Posting]) -> bool:
         """Few enough rows, nothing to be read before, no month to be closed, nothing else to be written."""
@@ -65,17 +70,14 @@ class LedgerWrites:
     def _post(self, connection: sqlite3.Connection, postings: list[Posting]) -> list[bool]:
         """Only what is open can be settled, which makes a settlement that comes twice count once.
 
-        Triggers (stores/schema.py) keep `open_requests` and `daily_totals` in step with the rows.
+        A trigger (stores/schema.py) keeps `open_requests` and `daily_totals` in step with the rows.
         """
-        if self._open is None:
-            self._open = {request_id for (request_id,) in connection.execute("SELECT request_id FROM open_requests")}
+        still_open = self._still_open(connection)
         rows: list[Entry] = []
         counted = []
         for row, uncharged, _ in postings:
-            if row.kind == "reserve":
-                self._open.add(row.request_id)
-            elif row.request_id in self._open:
-                self._open.remove(row.request_id)
+            if row.request_id in still_open:
+                still_open.remove(row.request_id)
             else:
                 counted.append(False)
                 continue
@@ -89,11 +91,23 @@ class LedgerWrites:
                 posting.also(connection)
         return counted
 
+    def _still_open(self, connection: sqlite3.Connection) -> set[str]:
+        if self._open is None:
+            self._open = {request_id for (request_id,) in connection.execute("SELECT request_id FROM open_requests")}
+        return self._open
+
+    def _reserve(self, connection: sqlite3.Connection, reserved: list[tuple[Reservation, int]]) -> None:
+        self._still_open(connection).update([reservation.request_id for reservation, _ in reserved])
+        for chunk in _chunks(reserved):
+            values: list[Any] = []
+            for reservation, num_tokens in chunk:
+                values += (reservation.request_id, orjson.dumps(tuple(reservation)).decode(), num_tokens)
+            connection.execute(f"INSERT INTO open_requests VALUES {_places(len(chunk), 3)}", values)  # noqa: S608 - ours
+
     def _checkpoint(self, connection: sqlite3.Connection, checkpoints: list[tuple[str, int]]) -> None:
         for chunk in _chunks(checkpoints):
-            values = ",".join(["(?,?)"] * len(chunk))
             connection.execute(
-                f"WITH new(id, tokens) AS (VALUES {values}) "  # noqa: S608 - placeholders only
+                f"WITH new(id, tokens) AS (VALUES {_places(len(chunk), 2)}) "  # noqa: S608 - placeholders only
                 "UPDATE open_requests SET completion_tokens = new.tokens FROM new WHERE request_id = new.id",
                 [value for checkpoint in chunk for value in checkpoint],
             )
@@ -145,6 +159,11 @@ def tail(connection: sqlite3.Connection) -> Tail:
 def _insertion(num_rows: int) -> str:
     row = f"({','.join(PLACES)})"
     return f"INSERT INTO entries VALUES {','.join([row] * num_rows)}"  # noqa: S608 - placeholders only
+
+
+@lru_cache(maxsize=2 * MAX_ROWS)
+def _places(num_rows: int, num_columns: int) -> str:
+    return ",".join([f"({','.join('?' * num_columns)})"] * num_rows)
 
 
 def _chunks(items: Sequence[Any], size: int = MAX_ROWS) -> Iterator[Sequence[Any]]:

@@ -8,7 +8,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import structlog
@@ -18,7 +18,8 @@ from forebay.failpoints import failpoint
 from forebay.stores.writing import CALLS, Writing
 
 LINGER_S = 0.01
-"""How long writes that nobody waits for stay, for a commit that somebody waits for: half as many commits."""
+LINGER_MOST = 32
+"""How long writes that nobody waits for gather, and how many of them: few commits, and none that others wait for."""
 
 RETRY_S = 0.25
 
@@ -59,6 +60,9 @@ class _Write:
 
 class GroupCommit:
     """The file's only writer in this process. While one commit waits for the disk, the next one's writes gather.
+
+    Each kind of write has commits of its own, so that most are one statement: what somebody waits for is short, and
+    what nobody waits for is many rows at once.
 
     A write is durable when its outcome is known. Where the disk refuses, the commit's writes fail with
     `StorageUnavailable`, but for those that are `kept`: they are tried again until they succeed. Until then, and until
@@ -103,23 +107,29 @@ class GroupCommit:
         write = _Write(writing, item, done, kept)
         if done is None:
             self._lingering.append(write)
-            if self._reminder is None:
+            if len(self._lingering) == 1:
                 self._reminder = self.loop.call_later(LINGER_S, self._remind)
+            elif len(self._lingering) == LINGER_MOST:
+                self._remind()
             return
+        if writing is CALLS and self._lingering:
+            self._remind()  # a call may read what was written before
         self._urgent.append(write)
         if len(self._urgent) == 1:
             # Once for all that is ready to be written in this turn of the loop: waking a thread is dear.
-            self.loop.call_soon(self._hand_over)
+            self.loop.call_soon(self._hand_over_urgent)
 
-    def _hand_over(self) -> None:
-        """What lingers goes along; it comes last, because a settlement follows its reservation."""
-        writes = self._urgent + self._lingering
-        self._urgent, self._lingering = [], []
-        if writes:
-            self._queue.put(writes)
-            self._num_handed_over += 1
-            if self._pausing is None:
-                self._pausing = self.loop.call_later(GIVE_WAY_S, self._give_way)
+    def _hand_over_urgent(self) -> None:
+        urgent, self._urgent = self._urgent, []
+        self._hand_over(urgent)
+
+    def _hand_over(self, writes: list[_Write]) -> None:
+        if not writes:
+            return
+        self._queue.put(writes)
+        self._num_handed_over += 1
+        if self._pausing is None:
+            self._pausing = self.loop.call_later(GIVE_WAY_S, self._give_way)
 
     def _give_way(self) -> None:
         self._pausing = None
@@ -128,8 +138,11 @@ class GroupCommit:
             self._pausing = self.loop.call_later(GIVE_WAY_S, self._give_way)
 
     def _remind(self) -> None:
-        self._reminder = None
-        self._hand_over()
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder = None
+        lingering, self._lingering = self._lingering, []
+        self._hand_over(lingering)
 
     def write(self, writing: Writing, item: Any, *, kept: bool = False) -> asyncio.Future[Any]:
         """The same with a future for the outcome. Cancelling it takes nothing back."""
@@ -156,9 +169,8 @@ class GroupCommit:
 
     async def close(self, timeout_s: float) -> bool:
         """Writes what was handed over and ends the thread. False where the disk took not all of it in time."""
-        if self._reminder is not None:
-            self._reminder.cancel()
-        self._hand_over()
+        self._remind()
+        self._hand_over_urgent()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, timeout_s)
         return not self._thread.is_alive() and not self._kept
@@ -173,7 +185,7 @@ class GroupCommit:
                 self._kept = self._commit(writes)
                 self._num_taken_care_of += len(handed_over)
             elif self.refusing is not None:
-                self._commit([])
+                self._commit_kind(CALLS, [])  # is it back?
             if self.refusing is not None:
                 if ending:
                     break
@@ -196,20 +208,22 @@ class GroupCommit:
         return handed_over, ended
 
     def _commit(self, writes: list[_Write]) -> list[_Write]:
-        """Commits and tells; returns those that must be tried again."""
+        """Commits and tells, each kind by itself; returns those that must be tried again."""
         kinds: dict[Writing, list[_Write]] = {}
         for write in writes:
             kinds.setdefault(write.writing, []).append(write)
+        return [again for kind in sorted(kinds, key=_rank) for again in self._commit_kind(kind, kinds[kind])]
+
+    def _commit_kind(self, writing: Writing, writes: list[_Write]) -> list[_Write]:
         began = time.perf_counter()
         try:
-            outcomes = self._apply(kinds)
+            results = self._apply(writing, [write.item for write in writes])
             failpoint("committed")
         except Exception as exc:
             self._roll_back()
-            for writing in kinds:
-                writing.forget()
+            writing.forget()
             if isinstance(exc, WRITES_FAULT):
-                return self._set_apart(writes, exc)
+                return self._set_apart(writing, writes, exc)
             self._note_refusal(exc)
             self._tell([(write, _unavailable()) for write in writes if not write.kept])
             return [write for write in writes if write.kept]
@@ -220,32 +234,26 @@ class GroupCommit:
         self.num_writes += len(writes)
         if self.on_commit is not None:
             self.on_commit(time.perf_counter() - began, len(writes))
-        self._tell(outcomes)
+        self._tell(zip(writes, results or [None] * len(writes), strict=True))
         return []
 
-    def _apply(self, kinds: dict[Writing, list[_Write]]) -> list[tuple[_Write, Any]]:
+    def _apply(self, writing: Writing, items: list[Any]) -> Sequence[Any] | None:
         """Durable when it returns."""
-        outcomes: list[tuple[_Write, Any]] = []
-        items = {writing: [write.item for write in kinds[writing]] for writing in sorted(kinds, key=_rank)}
-        by_itself = len(items) == 1 and self.refusing is None and all(kind.is_statement(items[kind]) for kind in items)
-        if not by_itself:
-            self._connection.execute("BEGIN IMMEDIATE")
+        if self.refusing is None and writing.is_statement(items):
+            failpoint("in_commit")  # nothing is left between what it writes and its end
+            return writing.apply(self._connection, items)
+        self._connection.execute("BEGIN IMMEDIATE")
         if self.refusing is not None:
             self._connection.execute(PROBE, (0,))  # a transaction that writes nothing proves nothing
-        if by_itself:
-            failpoint("in_commit")  # nothing is left between what it writes and its end
-        for writing, its in items.items():
-            results = writing.apply(self._connection, its)
-            outcomes += zip(kinds[writing], results or [None] * len(its), strict=True)
-        if not by_itself:
-            failpoint("in_commit")
-            self._connection.execute("COMMIT")
-        return outcomes
+        results = writing.apply(self._connection, items)
+        failpoint("in_commit")
+        self._connection.execute("COMMIT")
+        return results
 
-    def _set_apart(self, writes: list[_Write], exc: Exception) -> list[_Write]:
+    def _set_apart(self, writing: Writing, writes: list[_Write], exc: Exception) -> list[_Write]:
         """One write cannot be applied, whatever the disk does: it fails alone, and the others are committed."""
         if len(writes) > 1:
-            return [again for write in writes for again in self._commit([write])]
+            return [again for write in writes for again in self._commit_kind(writing, [write])]
         log.error("write_failed", exc_info=exc)
         self._tell([(writes[0], exc)])
         return []
@@ -261,7 +269,7 @@ class GroupCommit:
             log.error("storage_refuses", error=getattr(exc, "sqlite_errorname", type(exc).__name__), exc_info=exc)
         self.refusing = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
 
-    def _tell(self, outcomes: list[tuple[_Write, Any]]) -> None:
+    def _tell(self, outcomes: Iterable[tuple[_Write, Any]]) -> None:
         told = [(write.done, outcome) for write, outcome in outcomes if write.done is not None]
         if told:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits

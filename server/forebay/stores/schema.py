@@ -33,6 +33,8 @@ CREATE TABLE entries (
     completion_tokens INTEGER NOT NULL,
     reasoning_tokens INTEGER NOT NULL,
     cost INTEGER NOT NULL,
+    reserved_tokens INTEGER NOT NULL,
+    reserved_cost INTEGER NOT NULL,
     price_version TEXT,
     cache_kind TEXT,
     queue_us INTEGER,
@@ -46,11 +48,13 @@ CREATE TABLE entries (
     hash BLOB NOT NULL,
     UNIQUE (request_id, kind)
 );
-CREATE INDEX entries_settled ON entries (reserved_at) WHERE kind <> 'reserve';
+CREATE INDEX entries_reserved_at ON entries (reserved_at);
 
--- Reservations without a settlement, with their last checkpoint; settlement clears them.
+-- Reservations (ledger/rows.py, a JSON array) with the completion tokens of their last checkpoint; settlement clears
+-- them.
 CREATE TABLE open_requests (
     request_id TEXT PRIMARY KEY,
+    reservation TEXT NOT NULL,
     completion_tokens INTEGER NOT NULL
 ) WITHOUT ROWID;
 
@@ -74,11 +78,6 @@ CREATE TABLE heads (
     hash BLOB NOT NULL,
     signature BLOB NOT NULL
 );
-
-CREATE TRIGGER reserved AFTER INSERT ON entries WHEN NEW.kind = 'reserve'
-BEGIN
-    INSERT INTO open_requests VALUES (NEW.request_id, 0);
-END;
 
 -- Without a price the cost is engine time, and no money.
 CREATE TRIGGER settled AFTER INSERT ON entries WHEN NEW.kind = 'settle'

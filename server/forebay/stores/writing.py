@@ -18,7 +18,8 @@ def _no(items: list[Any]) -> bool:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Writing:
-    """A kind of write. Those of one commit are applied together, kinds in order of `rank`, items in order of arrival.
+    """A kind of write. Those that wait together are committed kind by kind in order of `rank`, each kind in order of
+    arrival.
 
     `apply(connection, items)` runs in the writer's thread inside a transaction, and returns a result for each item, or
     None for all. `forget` is called there, too, when such a transaction was rolled back. `is_statement`: whether

@@ -41,7 +41,7 @@ def limit_headers(parties: Sequence[BucketsLeft]) -> RawHeaders:
             headers += (
                 (limit, b"%d" % rate),
                 (remaining, b"%d" % (left // UNIT)),
-                (reset, duration((rate * UNIT - left) // rate).encode()),
+                (reset, duration((rate * UNIT - left) // rate)),
             )
     return headers
 
@@ -50,10 +50,12 @@ def as_text(headers: RawHeaders) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in headers}
 
 
-def duration(ms: int) -> str:
+def duration(ms: int) -> bytes:
     """As OpenAI writes it: `17ms`, `1.2s`, `6m0s`, `1h2m3s`."""
-    if ms < 1000:
-        return f"{ms}ms"
+    return b"%dms" % ms if ms < 1000 else _long(ms).encode()
+
+
+def _long(ms: int) -> str:
     seconds, ms = divmod(ms, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
