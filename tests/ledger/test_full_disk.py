@@ -28,8 +28,10 @@ def server(make_server: Callable[..., ServerProcess]) -> ServerProcess:
 
 
 async def test_a_full_disk_refuses_new_work_and_loses_nothing(server: ServerProcess) -> None:
-    """503 `storage_unavailable` with Retry-After while it lasts, said once in the log; then service, and every answer
-    that was given is in the ledger once."""
+    """503 `storage_unavailable` with Retry-After while it lasts, said in the log when it begins and when it ends; then
+    service, and every answer that was given is in the ledger once.
+
+    What a refused commit leaves free may be enough for a smaller one, so it may begin more than once."""
     ledger = LedgerFile(server.data_dir)
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
         with full_disk(server):
@@ -46,7 +48,8 @@ async def test_a_full_disk_refuses_new_work_and_loses_nothing(server: ServerProc
     assert all(settled[request_id]["completion_tokens"] == 200 for request_id in answered)
     eventually(lambda: ledger.num_open() == 0)
     assert ledger.faults() == []
-    assert server.log.count('"event":"storage_refuses"') == server.log.count('"event":"storage_recovered"') == 1
+    num_refusals = server.log.count('"event":"storage_refuses"')
+    assert 1 <= num_refusals == server.log.count('"event":"storage_recovered"') <= 3
     assert "Traceback" not in server.log
 
 
