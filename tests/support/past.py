@@ -25,7 +25,8 @@ def settled(reserved_at: int, **columns: Any) -> Entry:
         request_id=secrets.token_hex(16), kind="settle", at=reserved_at + 1000, reserved_at=reserved_at,
         tenant="default", key_id="anonymous", user_id=None, model="scripted", adapter=None,
         route="/v1/chat/completions", streamed=False, outcome="complete", finish_reason="stop", prompt_tokens=0,
-        cached_tokens=0, completion_tokens=0, reasoning_tokens=0, cost=0, reserved_tokens=0, reserved_cost=0, price_version=None, cache_kind=None,
+        cached_tokens=0, completion_tokens=0, reasoning_tokens=0, cost=0, reserved_tokens=0, reserved_cost=0,
+        price_version=None, cache_kind=None,
         queue_us=0, prefill_us=0, decode_us=0, client_request_id=None, retry_count=0, safety_identifier=None,
         metadata=None, recovered=False,
     )  # fmt: skip

@@ -102,7 +102,8 @@ class LedgerWrites:
             values: list[Any] = []
             for reservation, num_tokens in chunk:
                 values += (reservation.request_id, orjson.dumps(tuple(reservation)).decode(), num_tokens)
-            connection.execute(f"INSERT INTO open_requests VALUES {_places(len(chunk), 3)}", values)  # noqa: S608 - ours
+            places = _places(len(chunk), 3)
+            connection.execute(f"INSERT INTO open_requests VALUES {places}", values)  # noqa: S608 - placeholders only
 
     def _checkpoint(self, connection: sqlite3.Connection, checkpoints: list[tuple[str, int]]) -> None:
         for chunk in _chunks(checkpoints):
