@@ -54,7 +54,12 @@ class Assurance:
         self._num_hits = 0
         self._unlabelled_hits = 0
         self._served = Evidence()
+        self._upper = (-1, 1.0)
         self.tally = Tally()
+
+    @property
+    def source(self) -> str:
+        return self._source
 
     @property
     def threshold(self) -> float | None:
@@ -119,6 +124,15 @@ class Assurance:
             self._num_alarms,
             self.tally,
         )
+
+    @property
+    def error_upper95(self) -> float | None:
+        """That of `Standing`, while hits are served; reckoned once for each label."""
+        if self._serving is None:
+            return None
+        if self._upper[0] != self._num_labels:
+            self._upper = self._num_labels, self.standing().error_upper95
+        return self._upper[1]
 
     def export(self) -> dict[str, Any]:
         """As JSON would have it."""

@@ -5,6 +5,7 @@ One model an embedder, fitted from data by scripts/fit_cache_calibration.py and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from bisect import bisect_right
@@ -43,6 +44,11 @@ class Calibration:
     factor: tuple[tuple[float, ...], ...]
     z: float
     knots: tuple[Knots, Knots]
+
+    @property
+    def name(self) -> str:
+        """Of this embedder, with these numbers."""
+        return f"{self.embedder}#{hashlib.sha256(repr(self).encode()).hexdigest()[:8]}"
 
     def probability(self, features: Sequence[float], offset: float = 0.0) -> Probability:
         """`offset` is in log-odds: what labels of a scope have shown the model to be out by there."""

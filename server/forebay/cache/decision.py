@@ -10,6 +10,9 @@ from forebay.cache.calibration import Calibration, Probability
 from forebay.cache.features import features
 from forebay.cache.guards import Refusal, refusal
 
+VERSION = 1
+"""Raised with every change of guards, features or lexicon: scores of one version say nothing of another's."""
+
 REFUSED = Probability(0.0, 0.0)
 
 

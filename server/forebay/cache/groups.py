@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterator, MutableMapping
 
 from forebay.cache.aims import Aims
 from forebay.cache.assurance import Assurance
-
-State = Mapping[str, Any]
+from forebay.cache.label_rows import State
 
 
 class Groups:
@@ -25,12 +23,13 @@ class Groups:
         draw: random.Random | None = None,
     ) -> None:
         """`aims_of`: what is asked of a group. `source`: what makes scores and answers, see `Assurance`."""
-        self._aims_of = aims_of
+        self.aims_of = aims_of
         self._source = source
         self._saved = saved
         self._most = most
         self._draw = draw
         self._used: OrderedDict[str, Assurance] = OrderedDict()
+        self._asked: set[str] = set()
 
     def of(self, group: str) -> Assurance:
         """The group's, with what was saved of it; one that only observes where that is of another source."""
@@ -41,11 +40,12 @@ class Groups:
                 oldest, unused = self._used.popitem(last=False)
                 self._saved[oldest] = unused.export()
         self._used.move_to_end(group)
+        self._asked.add(group)
         return assurance
 
     def take(self, group: str, state: State) -> None:
         """Labels from elsewhere, instead of the group's own. Raises ValueError for what does not fit here."""
-        self._used[group] = Assurance.restore(state, self._aims_of(group), self._source, self._draw)
+        self._used[group] = Assurance.restore(state, self.aims_of(group), self._source, self._draw)
         self._saved[group] = state
 
     def forget(self, group: str) -> None:
@@ -53,20 +53,30 @@ class Groups:
         self._used.pop(group, None)
         self._saved.pop(group, None)
 
-    def save(self) -> None:
-        """Hand over what is in memory."""
-        for group, assurance in self._used.items():
-            self._saved[group] = assurance.export()
+    def save(self) -> list[str]:
+        """Hand over what is in memory; whose may have changed since the last time."""
+        asked, self._asked = self._asked, set()
+        for group in asked & self._used.keys():
+            self._saved[group] = self._used[group].export()
+        return [group for group in asked if group in self._saved]
 
     def __iter__(self) -> Iterator[tuple[str, Assurance]]:
         """Those in memory."""
         return iter(self._used.items())
 
     def _load(self, group: str) -> Assurance:
-        aims, state = self._aims_of(group), self._saved.get(group)
+        aims, state = self.aims_of(group), self._saved.get(group)
         if state is not None:
             try:
                 return Assurance.restore(state, aims, self._source, self._draw)
             except ValueError:
                 pass  # made by another model or version: it says nothing of this one
         return Assurance(aims, self._source, self._draw)
+
+
+def check_state(state: State, aims: Aims) -> Assurance:
+    """What a state is, whatever its source; raises ValueError where it is none."""
+    source = state.get("source")
+    if not isinstance(source, str):
+        raise ValueError("not the state of labels")
+    return Assurance.restore(state, aims, source)
