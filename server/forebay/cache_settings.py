@@ -36,7 +36,7 @@ class CacheSettings(BaseSettings):
     cache_shadow_rate: float = Field(
         0.02,
         gt=0,
-        le=0.2,
+        le=1,
         description="Share of the semantic tier's hits that is generated again to learn whether they were right; ten "
         "times as many while errors seem to rise.",
     )

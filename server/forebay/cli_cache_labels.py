@@ -17,6 +17,7 @@ from forebay.tenants.audit import Act, write_audit
 if TYPE_CHECKING:
     from forebay.cache.aims import Aims
     from forebay.cache.assurance import Assurance
+    from forebay.cache.label_rows import State
 
 MAX_FILE_BYTES = 1 << 20
 
@@ -50,12 +51,17 @@ def show_standings(settings: Settings) -> None:
 
 
 def known_labels(settings: Settings) -> dict[str, Assurance]:
+    """By owner, as these settings ask of them."""
     from forebay.cache.groups import check_state
+
+    return {owner: check_state(state, _aims(settings, owner)) for owner, state in _states(settings).items()}
+
+
+def _states(settings: Settings) -> dict[str, State]:
     from forebay.cache.label_rows import read_labels
 
     with data_file(settings) as file:
-        rows = read_labels(file)
-    return {row.owner: check_state(row.state, _aims(settings, row.owner)) for row in rows if row.state is not None}
+        return {row.owner: row.state for row in read_labels(file) if row.state is not None}
 
 
 def _row(owner: str, assurance: Assurance) -> tuple[str, ...]:
@@ -84,7 +90,7 @@ def _explain(args: argparse.Namespace, settings: Settings) -> int:
     if (refusal := found.verdict.refusal) is not None:
         print(f"refused by the guard `{refusal.guard}`: {printable(refusal.reason)}")
     print(f"compared: {printable(found.forms[0])} | {printable(found.forms[1])}")
-    print(f"cosine {told['cosine']}, probability {told['probability']}, at least {told['lower_bound']}")
+    print(f"cosine {told['cosine']}, probability {told['probability']}, score {told['score']}")
     for name, added in list(told["contributions"].items())[:8]:
         print(f"  {name:<22} {added:+.2f}")
     needed = "nothing is served yet" if told["threshold"] is None else f"hits need {told['threshold']:.4f}"
@@ -93,10 +99,10 @@ def _explain(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _export(args: argparse.Namespace, settings: Settings) -> int:
-    known = known_labels(settings).get(args.owner)
-    if known is None:
+    state = _states(settings).get(args.owner)
+    if state is None:
         raise ConfigurationError(f"There are no labels of {printable(args.owner)}.")
-    print_json(known.export())
+    print_json(state)
     return 0
 
 

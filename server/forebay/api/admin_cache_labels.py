@@ -27,8 +27,8 @@ router = APIRouter(prefix="/admin/cache", tags=["cache"])
 
 
 class CacheExplanation(AnswerBody):
-    """`action`: what would be done with such a pair now. `threshold`: the least probability that is served, null while
-    nothing is. `contributions`: what each feature adds to the log-odds."""
+    """`action`: what would be done with such a pair now. `score`: the lower end of the probability's interval, by which
+    pairs are ranked. `threshold`: the least score that is served, null while nothing is. `contributions`: what each feature adds to the log-odds."""
 
     object: Literal["cache.explanation"]
     owner: str
@@ -36,6 +36,7 @@ class CacheExplanation(AnswerBody):
     refused_by: dict[str, str] | None
     volatile: dict[str, str] | None
     probability: float
+    score: float
     lower_bound: float
     threshold: float | None
     max_error_rate: float

@@ -55,6 +55,7 @@ class Assurance:
         self._unlabelled_hits = 0
         self._served = Evidence()
         self._upper = (-1, 1.0)
+        self.num_changes = 0
         self.tally = Tally()
 
     @property
@@ -76,6 +77,7 @@ class Assurance:
 
     def decide(self, score: float) -> Ruling:
         """What to do with the best candidate for a request."""
+        self.num_changes += 1
         wanted = score >= self.aims.floor
         if not len(self._cuts):
             if wanted:
@@ -98,6 +100,7 @@ class Assurance:
         """The label that a ruling asked for. None: it could not be had, for reasons that have nothing to do with the
         outcome; of a judge who cannot tell it is False.
         """
+        self.num_changes += 1
         self.tally.add(ruling.action, ruling.score, same)
         if same is None or not len(self._cuts):
             return

@@ -13,7 +13,7 @@ from forebay.cache.guards import Refusal, refusal
 VERSION = 1
 """Raised with every change of guards, features or lexicon: scores of one version say nothing of another's."""
 
-REFUSED = Probability(0.0, 0.0)
+REFUSED = Probability(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

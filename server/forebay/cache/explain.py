@@ -35,12 +35,13 @@ class Explanation:
         refusal, probability, volatile = self.verdict.refusal, self.verdict.probability, self.volatile
         action = "miss"
         if refusal is None and volatile is None:
-            action = "observe" if threshold is None else "serve" if probability.estimate >= threshold else "miss"
+            action = "observe" if threshold is None else "serve" if probability.score >= threshold else "miss"
         return {
             "action": action,
             "refused_by": None if refusal is None else {"guard": refusal.guard, "reason": refusal.reason},
             "volatile": None if volatile is None else {"depends_on": volatile.kind, "words": volatile.words},
             "probability": round(probability.estimate, 4),
+            "score": round(probability.score, 4),
             "lower_bound": round(probability.lower, 4),
             "threshold": threshold,
             "max_error_rate": max_error_rate,

@@ -29,7 +29,9 @@ class Groups:
         self._most = most
         self._draw = draw
         self._used: OrderedDict[str, Assurance] = OrderedDict()
-        self._asked: set[str] = set()
+        self._put_away: set[str] = set()
+        self._handed_over: dict[str, int] = {}
+        """Of those in memory: how many changes of theirs are in `saved`."""
 
     def of(self, group: str) -> Assurance:
         """The group's, with what was saved of it; one that only observes where that is of another source."""
@@ -39,26 +41,32 @@ class Groups:
             if len(self._used) > self._most:
                 oldest, unused = self._used.popitem(last=False)
                 self._saved[oldest] = unused.export()
+                self._put_away.add(oldest)
+                self._handed_over.pop(oldest, None)
         self._used.move_to_end(group)
-        self._asked.add(group)
         return assurance
 
     def take(self, group: str, state: State) -> None:
         """Labels from elsewhere, instead of the group's own. Raises ValueError for what does not fit here."""
         self._used[group] = Assurance.restore(state, self.aims_of(group), self._source, self._draw)
+        self._handed_over.pop(group, None)
         self._saved[group] = state
 
     def forget(self, group: str) -> None:
         """Observe anew."""
         self._used.pop(group, None)
+        self._handed_over.pop(group, None)
         self._saved.pop(group, None)
 
-    def save(self) -> list[str]:
-        """Hand over what is in memory; whose may have changed since the last time."""
-        asked, self._asked = self._asked, set()
-        for group in asked & self._used.keys():
-            self._saved[group] = self._used[group].export()
-        return [group for group in asked if group in self._saved]
+    def save(self) -> set[str]:
+        """Hand over what is in memory; whose has changed since the last time."""
+        changed, self._put_away = self._put_away, set()
+        for group, assurance in self._used.items():
+            if self._handed_over.get(group, 0) != assurance.num_changes:
+                self._handed_over[group] = assurance.num_changes
+                self._saved[group] = assurance.export()
+                changed.add(group)
+        return changed
 
     def __iter__(self) -> Iterator[tuple[str, Assurance]]:
         """Those in memory."""

@@ -125,8 +125,10 @@ class LabelFile:
             self._unwritten.update(self._groups.save())
 
     def _take(self, rows: list[LabelRow]) -> None:
-        """In place of what is in memory."""
+        """In place of what is in memory, once."""
         for row in rows:
+            if row.num_imports <= self._num_imports.get(row.owner, -1):
+                continue
             self._num_imports[row.owner] = row.num_imports
             self._unwritten.discard(row.owner)
             if self._groups is not None:

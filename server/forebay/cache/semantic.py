@@ -55,7 +55,7 @@ log = structlog.get_logger(__name__)
 class Candidate:
     """The stored answer that came into question for a message, and what was decided.
 
-    `similarity` is the cosine, `score` the chance that both have one answer, as it was ruled on.
+    `similarity` is the cosine, `score` the cautious chance that both have one answer, as it was ruled on.
     """
 
     asked: str
@@ -235,7 +235,7 @@ class SemanticTier:
         best: tuple[Entry, float, float] | None = None
         for entry, cosine in near:
             verdict = decide(text, entry.text, cosine, self.calibration)
-            score = verdict.probability.estimate
+            score = verdict.probability.score
             if verdict.refusal is None and (best is None or score > best[2]):
                 best = entry, cosine, score
         return best
