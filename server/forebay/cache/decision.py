@@ -10,7 +10,10 @@ from forebay.cache.calibration import Calibration, Probability
 from forebay.cache.features import features
 from forebay.cache.guards import Refusal, refusal
 
-REFUSED = Probability(0.0, 0.0)
+VERSION = 1
+"""Raised with every change of guards, features or lexicon: scores of one version say nothing of another's."""
+
+REFUSED = Probability(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

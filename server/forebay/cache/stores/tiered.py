@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -15,6 +15,9 @@ from forebay.cache.entries import Sealed
 from forebay.cache.stores.base import CacheStore, CacheUnavailable, Held, Neighbour
 from forebay.cache.stores.memory_impl import MemoryStore
 from forebay.stores.breaker import FAILURES, Breaker
+
+if TYPE_CHECKING:
+    from forebay.cache.index import Index
 
 MAX_CALLS = 32
 """Of reads at a time; the others wait, and ask nothing if the store turns out to be away meanwhile."""
@@ -44,9 +47,11 @@ class TieredStore:
     lacks.
     """
 
-    def __init__(self, memory: MemoryStore, lasting: CacheStore) -> None:
+    def __init__(self, memory: MemoryStore, lasting: CacheStore, fresh: Index | None = None) -> None:
+        """`fresh`: what is not written yet is near, too."""
         self._memory = memory
         self._lasting = lasting
+        self._fresh = fresh
         self.reads = Breaker("cache_store")
         self.writes = Breaker("cache_store_writes")
         self.num_left_out = 0
@@ -86,14 +91,30 @@ class TieredStore:
 
     async def nearest(self, scope: str, embedding: bytes, k: int) -> Sequence[Neighbour]:
         """Of those in memory, where the store gives no answer."""
+        fresh = self._nearest_fresh(scope, embedding, k)
         found = await self._read(lambda: self._lasting.nearest(scope, embedding, k))
-        return await self._memory.nearest(scope, embedding, k) if found is None else found
+        if found is None:
+            found = await self._memory.nearest(scope, embedding, k)
+        if fresh:
+            known = {near.entry.id for near in fresh}
+            found = [*fresh, *(near for near in found if near.entry.id not in known)]
+            found.sort(key=lambda near: -near.cosine)
+        return found[:k]
+
+    def _nearest_fresh(self, scope: str, embedding: bytes, k: int) -> list[Neighbour]:
+        if self._fresh is None or scope not in self._fresh:
+            return []
+        found = [(cosine, self._memory.peek(name)) for name, cosine in self._fresh.nearest(scope, embedding, k)]
+        return [Neighbour(cosine, entry) for cosine, entry in found if entry is not None]
 
     def put(self, entry: Sealed) -> None:
         """Found from now on, and stored soon."""
         self._memory.put(entry)
+        if self._fresh is not None and entry.embedding is not None:
+            self._fresh.add(entry.scope, [(entry.id, entry.embedding)])
         # Held by the memory tier alone, so that what waits costs next to nothing.
-        self._later(partial(self._add, entry.id))
+        if not self._later(partial(self._add_fresh, entry.id, entry.scope)) and self._fresh is not None:
+            self._fresh.remove(entry.scope, entry.id)
 
     def touch(self, entry_id: str) -> None:
         """It was used just now."""
@@ -168,11 +189,21 @@ class TieredStore:
 
     # Writes
 
-    def _later(self, write: Write) -> None:
+    def _later(self, write: Write) -> bool:
+        """False: it is left out."""
         try:
             self._queue.put_nowait(write)
         except asyncio.QueueFull:
             self.num_left_out += 1
+            return False
+        return True
+
+    async def _add_fresh(self, entry_id: str, scope: str) -> None:
+        try:
+            await self._add(entry_id)
+        finally:
+            if self._fresh is not None:
+                self._fresh.remove(scope, entry_id)
 
     async def _add(self, entry_id: str) -> None:
         """Unless it was purged meanwhile."""
