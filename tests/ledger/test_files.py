@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from forebay.stores.schema import VERSION
+from forebay.stores.schema import UNRELEASED, VERSION
 from forebay.stores.sqlite import FILE_NAME
 from support.ledger import LedgerFile
 from support.server import SERVER_ROOT, ServerProcess
@@ -182,6 +182,17 @@ def test_a_newer_file_is_left_alone(copy: Path, make_server: Callable[..., Serve
     assert server.wait(20) == 2
     assert f"version {VERSION + 1}" in server.log
     assert "newer Forebay" in server.log
+
+
+def test_a_file_from_before_the_first_release_is_left_alone(
+    copy: Path, make_server: Callable[..., ServerProcess]
+) -> None:
+    """Its rows would be read wrongly."""
+    with closing(sqlite3.connect(copy / FILE_NAME)) as connection:
+        connection.execute(f"PRAGMA user_version = {UNRELEASED}")
+    server = make_server(FOREBAY_DATA_DIR=str(copy), ready_timeout_s=None)
+    assert server.wait(20) == 2
+    assert "before the first release" in server.log
 
 
 PRICE_FAULTS = {

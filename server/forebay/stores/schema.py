@@ -183,10 +183,12 @@ CREATE TABLE cache_labels (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS = (LEDGER + KEYS + IDEMPOTENCY, CACHE_LABELS)
-"""Scripts that take a file from version i to i + 1. What was released is never changed, only added to."""
+MIGRATIONS = {2: LEDGER + KEYS + IDEMPOTENCY + CACHE_LABELS}
+"""Scripts that take a file to a version from the one before. What was released is never changed, only added to."""
 
-VERSION = len(MIGRATIONS)
+VERSION = max(MIGRATIONS)
+UNRELEASED = 1
+"""Had reservations in the chain, and nobody has it."""
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -197,7 +199,11 @@ def migrate(connection: sqlite3.Connection) -> None:
         raise ConfigurationError(
             f"The data file has version {version}; this Forebay knows versions up to {VERSION}. Use a newer Forebay."
         )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+    if version == UNRELEASED:
+        raise ConfigurationError("The data file is of a version before the first release. Use another data folder.")
+    for number, script in MIGRATIONS.items():
+        if number <= version:
+            continue
         try:
             connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
         except sqlite3.Error:
