@@ -130,7 +130,7 @@ def _compare(args: argparse.Namespace) -> int:
 def _run_pairs(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     from forebay.bench.compare import run_pairs
     from forebay.bench.quick import run_quick
-    from forebay.bench.side_by_side import side_by_side
+    from forebay.bench.side_by_side import REST_S, side_by_side
 
     plan = read_plan(args, args.first or "")
     if len(plan.steps) != 1 or args.pairs < MIN_PAIRS:
@@ -140,7 +140,8 @@ def _run_pairs(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dic
         if args.peer
         else nullcontext((plan, read_plan(args, args.second)))
     ) as plans:
-        ran = run_quick(run_pairs(*plans, args.pairs, None if args.json else _show_pair))
+        rest_s = REST_S if args.peer else 0.0
+        ran = run_quick(run_pairs(*plans, args.pairs, None if args.json else _show_pair, rest_s=rest_s))
     return [each.result for each in ran[0]], [each.result for each in ran[1]]
 
 

@@ -19,6 +19,8 @@ from forebay.settings import Settings
 
 READY_TIMEOUT_S = 600.0
 """vLLM compiles where it is not told otherwise."""
+REST_S = 2.0
+"""Before each turn: vLLM's worker on a CPU polls for a second after its last request, on a core the other wants."""
 GREEDY = {"temperature": 0}
 """Each server has a default of its own, and drawing costs more than taking the likeliest."""
 
