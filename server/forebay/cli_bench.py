@@ -1,14 +1,18 @@
-"""`forebay bench serve | compare | frontend | guard | soak | short`: load on servers, figures, reports."""
+"""`forebay bench serve | compare | frontend | engine | guard | soak | short`: load on servers, figures, reports."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from forebay.bench.flags import add_dataset, add_figures, add_load, add_target, positive, read_plan, whole
+from forebay.bench.intervals import MIN_PAIRS
+from forebay.bench.peers import PEERS
 from forebay.errors import ConfigurationError
+from forebay.settings import EngineName
 
 if TYPE_CHECKING:
     from forebay.bench.serve import Ran
@@ -18,14 +22,21 @@ EXIT_FAILURES = 1
 
 def add_bench_commands(bench: argparse.ArgumentParser) -> None:
     """Each sets `run`, which takes the arguments and returns the exit code."""
-    commands = bench.add_subparsers(required=True, metavar="{serve,compare,frontend,guard,soak,short}")
+    commands = bench.add_subparsers(required=True, metavar="{serve,compare,frontend,engine,guard,soak,short}")
     serve = commands.add_parser("serve", help="put a load on a server and measure it, at one or several rates")
     serve.add_argument("--base-url", default="http://127.0.0.1:8000", help="default %(default)s")
     serve.add_argument("--result-dir", type=Path, help="write JSON and CSV there")
     serve.add_argument("--report", action="store_true", help="PNG charts and one HTML file too; needs forebay[bench]")
     compare = commands.add_parser("compare", help="two servers in turn, or two sets of results: ratios with intervals")
-    compare.add_argument("first", metavar="A", help="a URL, a result file or a folder of them")
-    compare.add_argument("second", metavar="B", help="the same; the same load goes to both URLs")
+    compare.add_argument("first", metavar="A", nargs="?", help="a URL, a result file or a folder of them")
+    compare.add_argument("second", metavar="B", nargs="?", help="the same; the same load goes to both URLs")
+    compare.add_argument(
+        "--peer",
+        choices=PEERS,
+        help="in place of A and B: Forebay against this server, both started here on the same --model: "
+        + "; ".join(f"{name}: {what}" for name, what in PEERS.items()),
+    )
+    compare.add_argument("--kv-cache-mib", type=whole, default=1024, help="of each vLLM with --peer, default 1024")
     compare.add_argument("--pairs", type=whole, default=7, help="default %(default)s, no fewer")
     compare.add_argument("--json", action="store_true", help="one JSON object")
     for parser, run in ((serve, _serve), (compare, _compare)):
@@ -43,6 +54,14 @@ def _add_own(commands: Any) -> None:
     frontend.add_argument("--scale", type=positive, default=1.0, help="of the numbers of requests, default 1")
     frontend.add_argument("--open-streams", type=whole, default=2000, help="default %(default)s")
     frontend.set_defaults(run=_frontend)
+    engine = commands.add_parser("engine", help="tokens a second through HTTP against the bare engine's, in turn")
+    engine.add_argument("--engine", choices=get_args(EngineName), default="auto", help="default %(default)s")
+    engine.add_argument("--model", help="a directory or a hub id; default: the demo model")
+    engine.add_argument("--streams", type=whole, nargs="+", default=[16, 32], help="at once, default 16 32")
+    engine.add_argument("--pairs", type=whole, default=MIN_PAIRS, help="default %(default)s, no fewer")
+    engine.add_argument("--tokens", type=whole, default=64, help="of each answer, default %(default)s")
+    engine.add_argument("--input-len", type=whole, default=32, help="tokens of a prompt, default %(default)s")
+    engine.set_defaults(run=_engine)
     guard = commands.add_parser(
         "guard", help="the front end against a raw ASGI app; exit code 1 where it has slowed down"
     )
@@ -86,20 +105,16 @@ def _serve(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from forebay.bench.compare import as_json, compare, run_pairs, table
-    from forebay.bench.intervals import MIN_PAIRS
-    from forebay.bench.quick import run_quick
+    from forebay.bench.compare import as_json, compare, table
     from forebay.bench.results import read_results
     from forebay.cli_data import print_json
 
-    sides: tuple[list[dict[str, Any]], list[dict[str, Any]]]
-    are_urls = [place.startswith(("http://", "https://")) for place in (args.first, args.second)]
-    if all(are_urls):
-        plans = [read_plan(args, url) for url in (args.first, args.second)]
-        if len(plans[0].steps) != 1 or args.pairs < MIN_PAIRS:
-            raise ConfigurationError(f"Servers are compared under one load, {MIN_PAIRS} pairs at least.")
-        ran = run_quick(run_pairs(plans[0], plans[1], args.pairs, None if args.json else _show_pair))
-        sides = ([each.result for each in ran[0]], [each.result for each in ran[1]])
+    places = [place for place in (args.first, args.second) if place is not None]
+    are_urls = [place.startswith(("http://", "https://")) for place in places]
+    if len(places) != (0 if args.peer else 2):
+        raise ConfigurationError("Compare A and B, or give --peer.")
+    if args.peer or all(are_urls):
+        sides = _run_pairs(args)
     elif not any(are_urls):
         sides = (read_results(Path(args.first)), read_results(Path(args.second)))
     else:
@@ -112,6 +127,24 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run_pairs(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    from forebay.bench.compare import run_pairs
+    from forebay.bench.quick import run_quick
+    from forebay.bench.side_by_side import REST_S, side_by_side
+
+    plan = read_plan(args, args.first or "")
+    if len(plan.steps) != 1 or args.pairs < MIN_PAIRS:
+        raise ConfigurationError(f"Servers are compared under one load, {MIN_PAIRS} pairs at least.")
+    with (
+        side_by_side(args.peer, args.model, args.kv_cache_mib, plan, _note)
+        if args.peer
+        else nullcontext((plan, read_plan(args, args.second)))
+    ) as plans:
+        rest_s = REST_S if args.peer else 0.0
+        ran = run_quick(run_pairs(*plans, args.pairs, None if args.json else _show_pair, rest_s=rest_s))
+    return [each.result for each in ran[0]], [each.result for each in ran[1]]
+
+
 def _frontend(args: argparse.Namespace) -> int:
     from forebay.bench.environment import environment
     from forebay.bench.frontend import on_two_cores, run_frontend
@@ -121,6 +154,27 @@ def _frontend(args: argparse.Namespace) -> int:
     with on_two_cores() as server:
         found = run_frontend(server, scale=args.scale, num_open=args.open_streams, show=_note)
     print_json({"frontend": found, "environment": where})
+    return 0
+
+
+def _engine(args: argparse.Namespace) -> int:
+    from forebay.bench.engine import run_engine
+    from forebay.bench.environment import environment
+    from forebay.cli_data import print_json
+
+    if args.pairs < MIN_PAIRS or 0 in (args.tokens, args.input_len, *args.streams):
+        raise ConfigurationError(f"bench engine: {MIN_PAIRS} pairs at least, and one token and stream.")
+    where = environment()
+    found = run_engine(
+        args.engine,
+        args.model,
+        args.streams,
+        num_pairs=args.pairs,
+        input_len=args.input_len,
+        output_len=args.tokens,
+        show=_note,
+    )
+    print_json({"engine": found, "environment": where})
     return 0
 
 

@@ -18,11 +18,11 @@ from support.certificates import self_signed
 WHOLE = b'{"choices":[{"message":{"content":"hello"}}],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
 
 
-async def ask(handle: Handler, **options: float) -> Outcome:
+async def ask(handle: Handler, *, usage_only: bool = False, **options: float) -> Outcome:
     async with serving(handle) as url:
         client = Client(Target(url, **options))  # type: ignore[arg-type]
         try:
-            return await client.ask({"stream": True}, keep_text=True)
+            return await client.ask({"stream": True}, keep_text=True, usage_only=usage_only)
         finally:
             client.close()
 
@@ -46,6 +46,30 @@ async def test_tokens_are_not_counted_from_frames() -> None:
     assert outcome.failure is None
     assert outcome.output_tokens is None
     assert outcome.tpot_s is None
+
+
+async def test_of_a_stream_the_usage_alone_can_be_read() -> None:
+    """However long the stream and wherever it is cut into pieces; nothing else of it is known then."""
+    outcome = await ask(says(STREAM + FRAME * 100, LAST + USAGE[:9], USAGE[9:] + DONE), usage_only=True)
+    assert (outcome.failure, outcome.prompt_tokens, outcome.output_tokens) == (None, 3, 2)
+    assert (outcome.ttft_s, outcome.itls_s) == (None, [])
+    assert outcome.latency_s > 0
+
+
+@pytest.mark.parametrize(
+    ("handle", "kind", "message"),
+    [
+        (says(STREAM + FRAME + LAST + DONE), "cut", "without usage"),
+        (says(STREAM + FRAME, reset=True), "cut|reset", ""),
+        (says(STREAM + b'data: {"error":{"message":"engine died"}}\n\n' + DONE), "stream_error", "engine died"),
+        (says(b"HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nfull"), "status_503", "full"),
+    ],
+)
+async def test_a_stream_without_usage_is_no_answer_then(handle: Handler, kind: str, message: str) -> None:
+    """What reads nothing but usage fails where there is none, and says what came instead."""
+    outcome = await ask(handle, usage_only=True)
+    assert re.fullmatch(kind, outcome.kind), outcome
+    assert message in outcome.message
 
 
 @pytest.mark.parametrize(

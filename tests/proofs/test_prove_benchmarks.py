@@ -21,7 +21,7 @@ pytest.importorskip("vllm")
 ROUNDS = 3
 TOLERANCE = 0.05
 REQUESTS, CONNECTIONS, WARMUPS, TOKENS = "320", "16", "16", "64"
-FIELDS = ("request_throughput", "output_throughput", "median_ttft_ms", "median_tpot_ms", "median_e2el_ms")
+FIELDS = ("request_throughput", "output_throughput", *(f"median_{name}_ms" for name in ("ttft", "tpot", "itl", "e2el")))
 VLLM_BENCH = """
 import argparse
 from vllm.benchmarks.serve import add_cli_args, main

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+
+from forebay.bench.process import free_port, stop
 
 SERVER_ROOT = Path(__file__).parents[2] / "server"
 
@@ -115,15 +115,7 @@ class ServerProcess:
 
     def stop(self, timeout_s: float = 15.0) -> int:
         """SIGTERM, then SIGKILL after `timeout_s`; returns the exit code."""
-        if self.process is None:
-            return 0
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                return self.process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        return self.process.wait(timeout_s)
+        return 0 if self.process is None else stop(self.process, timeout_s)
 
 
 @contextmanager
@@ -135,9 +127,3 @@ def journalled_server(folder: Path, **env: str) -> Iterator[ServerProcess]:
         yield running
     finally:
         running.stop()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

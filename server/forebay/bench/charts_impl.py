@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from forebay.bench.figures import samples, tokens_by_time
 from forebay.bench.outcome import Outcome
@@ -22,6 +23,8 @@ MAX_ROWS = 300
 """Requests that a timeline shows."""
 BINS, SHORTEST_BIN_S = 40, 0.25
 """Of the rate of tokens under a timeline."""
+WIDE = 5
+"""From the largest over the smallest value on, an axis is logarithmic: else the small ones lie on each other."""
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "forebay",
@@ -88,6 +91,7 @@ def _curve(ran: Sequence[Ran]) -> Figure:
             axes.annotate(each.step.name, at, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
         axes.set(xlabel="output tokens/s", ylabel="ms", title=metric.upper(), ylim=(0, highest * 1.15 or 1))
         axes.margins(x=0.12)
+        _scale(axes, throughputs)
         axes.legend()
     return figure
 
@@ -106,7 +110,7 @@ def _distributions(ran: Sequence[Ran]) -> Figure:
                 values = [ordered[round(share * (len(ordered) - 1))] * 1000 for share in shares]
                 axes.plot(values, [share * 100 for share in shares], color=color, label=name)
         axes.set(xlabel="ms", ylabel="% within", title=metric.upper(), ylim=(0, 101))
-        axes.set_xlim(left=0)
+        _scale(axes, [value * 1000 for found in by_step.values() for value in found[metric]])
         if number == 1:
             axes.legend(fontsize=7)
     return figure
@@ -120,11 +124,14 @@ def _timeline(ran: Ran) -> Figure:
     failed = [outcome for outcome in ran.outcomes if outcome.failure is not None]
     every = -(-len(whole) // MAX_ROWS)
     shown = whole[::every]
-    places = range(len(shown))
+    places = range(0, len(whole), every)
     first_s = [outcome.start_s + (outcome.ttft_s or 0.0) for outcome in shown]
-    rows.hlines(places, [outcome.start_s for outcome in shown], first_s, color=COLORS[4], label="until the first token")
+    starts = [outcome.start_s for outcome in shown]
+    width = max(1.0, min(5.0, 200 / len(shown)))
+    if any(outcome.ttft_s is not None for outcome in shown):
+        rows.hlines(places, starts, first_s, color=COLORS[4], linewidth=width, label="until the first token")
     ends = [outcome.start_s + outcome.latency_s for outcome in shown]
-    rows.hlines(places, first_s, ends, color=COLORS[0], label="until the last")
+    rows.hlines(places, first_s, ends, color=COLORS[0], linewidth=width, label="until the last")
     if failed:
         rows.plot(
             [each.start_s + each.latency_s for each in failed], [0] * len(failed), "x", color=COLORS[1], label="failed"
@@ -148,10 +155,13 @@ def _goodput(ran: Sequence[Ran]) -> Figure:
     figure = Figure(figsize=(max(4.2, 1.1 * len(ran) + 2), 3.4), layout="constrained")
     axes = figure.add_subplot()
     places = range(len(ran))
-    axes.bar(places, [each.result["request_throughput"] for each in ran], color="#BBBBBB", label="answered")
+    answered = [each.result["request_throughput"] for each in ran]
     good = [each.result["request_goodput"] or 0.0 for each in ran]
-    bars = axes.bar(places, good, width=0.5, color=COLORS[2], label="within the SLOs")
-    axes.bar_label(bars, fmt="%.1f", fontsize=7)
+    bars = axes.bar(places, answered, color="#BBBBBB", label="answered")
+    axes.bar(places, good, width=0.5, color=COLORS[2], label="within the SLOs")
+    labels = [f"{some:.1f} of {each:.1f}" for some, each in zip(good, answered, strict=True)]
+    axes.bar_label(bars, labels, padding=2, fontsize=7)
+    axes.margins(y=0.1)
     axes.set_xticks(places, [each.step.name for each in ran])
     slos = ran[0].result.get("goodput_slos_ms", {})
     title = ", ".join(f"{name.upper()} <= {limit:g} ms" for name, limit in slos.items())
@@ -159,6 +169,18 @@ def _goodput(ran: Sequence[Ran]) -> Figure:
     axes.grid(visible=False, axis="x")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    """Of the horizontal axis: plain numbers, logarithmic where they are far apart."""
+    above = [value for value in values if value > 0]
+    if max(above, default=1.0) < WIDE * min(above, default=1.0):
+        axes.ticklabel_format(axis="x", useOffset=False)
+        return
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _row(figure: Figure, number: int) -> list[Axes]:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from forebay.bench.answer import Answer
+from forebay.bench.answer import Answer, UsageOnly
 from forebay.bench.connection import Connection
 from forebay.bench.outcome import Outcome
 from forebay.errors import ConfigurationError
@@ -58,11 +58,18 @@ class Client:
         self._head = self._head_of("POST", target.endpoint)
 
     async def ask(
-        self, body: Mapping[str, Any], *, keep_text: bool = False, leave_after_s: float | None = None
+        self,
+        body: Mapping[str, Any],
+        *,
+        keep_text: bool = False,
+        usage_only: bool = False,
+        leave_after_s: float | None = None,
     ) -> Outcome:
-        """One request and what came of it. `leave_after_s`: the client closes the connection then, answered or not."""
+        """One request and what came of it. `usage_only`: see `UsageOnly`, streams alone. `leave_after_s`: the client
+        closes the connection then, answered or not.
+        """
         outcome = Outcome(start_s=time.perf_counter())
-        answer = Answer(outcome, keep_text)
+        answer = UsageOnly(outcome) if usage_only else Answer(outcome, keep_text)
         payload = orjson.dumps(body)
         limit_s = self.target.timeout_s if leave_after_s is None else leave_after_s
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -49,18 +50,19 @@ def compare(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -
 
 
 async def run_pairs(
-    plan: Plan, other: Plan, num_pairs: int, on_pair: Callable[[Ran, Ran], None] | None = None
+    plan: Plan, other: Plan, num_pairs: int, on_pair: Callable[[Ran, Ran], None] | None = None, *, rest_s: float = 0.0
 ) -> tuple[list[Ran], list[Ran]]:
     """Each plan's only step, in turn; who begins alternates, both are asked the same, and no pair what another was.
 
-    A first pair warms both up and is not kept. Raises ConfigurationError where requests fail: a ratio of servers that
-    refuse says nothing.
+    A first pair warms both up and is not kept. `rest_s` passes before each turn. Raises ConfigurationError where
+    requests fail: a ratio of servers that refuse says nothing.
     """
     kept: tuple[list[Ran], list[Ran]] = ([], [])
     for number in range(num_pairs + 1):
         seed = plan.seed + number
         pair: dict[int, Ran] = {}
         for side in (0, 1) if number % 2 else (1, 0):
+            await asyncio.sleep(rest_s)
             (pair[side],) = await run_plan(replace((plan, other)[side], seed=seed))
             if failures := pair[side].result["error_counts"]:
                 raise ConfigurationError(f"{'AB'[side]} fails: {failures}.")

@@ -23,7 +23,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     """All about the server but its URL."""
     add = parser.add_argument_group("server").add_argument
     add("--endpoint", default=CHAT, choices=(CHAT, COMPLETIONS), help="default %(default)s")
-    add("--model", help="default: the first that /v1/models names")
+    add("--model", help="default: the first that /v1/models names; with --peer what both load")
     add("--api-key", help="default: the variable OPENAI_API_KEY, which other users of this machine cannot see")
     add("--header", action="append", default=[], metavar="NAME=VALUE", help="in every request; may be repeated")
     add("--timeout-s", type=positive, default=600.0, help="of one request, default %(default)g")
@@ -112,7 +112,6 @@ def read_plan(args: argparse.Namespace, base_url: str) -> Plan:
 
 
 def _slos(words: list[str]) -> dict[str, float]:
-
     pairs = _pairs(words, ":")
     if unknown := pairs.keys() - set(SLOS):
         raise ConfigurationError(f"--goodput: {unknown.pop()!r} is none of {', '.join(SLOS)}.")

@@ -14,18 +14,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from forebay.bench.client import Client, Target
+from forebay.bench.cores import pinned, two_cores
 from forebay.bench.datasets import DatasetOptions
 from forebay.bench.datasets.session import Turn
 from forebay.bench.disk import IN_MEMORY_MS, fdatasync_figures
 from forebay.bench.load import Form
-from forebay.bench.own_server import OwnServer, accounting_server, pinned, two_cores
+from forebay.bench.own_server import OwnServer, accounting_server
 from forebay.bench.plan import Plan, Step
 from forebay.bench.quick import run_quick
 from forebay.bench.serve import run_step
 from forebay.errors import ConfigurationError
 
 SEQUENCES = "4096"
-MANY = ("--max-num-seqs", SEQUENCES, "--max-queued-requests", SEQUENCES, "--max-queued-tokens", "10000000")
+SCRIPTED = (
+    "--engine",
+    "scripted",
+    "--max-num-seqs",
+    SEQUENCES,
+    "--max-queued-requests",
+    SEQUENCES,
+    "--max-queued-tokens",
+    "10000000",
+)
 MIB, KIB = 2**20, 2**10
 PROMPT_LEN = 8
 STEADY_CPU_S = 0.05
@@ -95,7 +105,7 @@ def measure(job: Job, server: OwnServer, num_requests: int, seed: int) -> dict[s
 def on_two_cores() -> Iterator[OwnServer]:
     """The server on one, this process on another meanwhile, where there are two."""
     server_core, client_core = two_cores() or (None, None)
-    with accounting_server(*MANY, core=server_core) as server, pinned(client_core):
+    with accounting_server(*SCRIPTED, core=server_core) as server, pinned(client_core):
         yield server
 
 

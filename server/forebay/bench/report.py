@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from forebay.bench.serve import Ran
 from forebay.bench.summary import warnings_of
@@ -19,7 +19,9 @@ CAPTIONS = {
     "tokens.",
     "goodput": "Requests a second that met every objective, in front of all that were answered.",
 }
-COLUMNS = (
+Column: TypeAlias = tuple[str, str, str]
+"""(field, title, format)"""
+COLUMNS: Sequence[Column] = (
     ("completed", "completed", "d"),
     ("failed", "failed", "d"),
     ("request_throughput", "requests/s", ".2f"),
@@ -82,7 +84,7 @@ def document(title: str, body: str, where: dict[str, Any]) -> str:
 def steps_table(steps: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """(name, result) each; columns that no result has are left out."""
     columns = [column for column in COLUMNS if any(result.get(column[0]) is not None for _, result in steps)]
-    rows = [[name, *(_shown(result.get(field), form) for field, _, form in columns)] for name, result in steps]
+    rows = [[name, *cells(columns, result)] for name, result in steps]
     said = [f"{name}: {sentence}" for name, result in steps for sentence in warnings_of(result)]
     notes = "".join(f'<p class="warning">{html.escape(sentence)}</p>' for sentence in said)
     first = steps[0][1]
@@ -90,7 +92,7 @@ def steps_table(steps: Sequence[tuple[str, dict[str, Any]]]) -> str:
         f"Model {first['model_id']}, dataset {first['dataset_name']}, burstiness {first['burstiness']:g}. Tokens are "
     )
     what += "those of the server's usage. TPOT = (E2EL - TTFT) / (n - 1)."
-    heads = ["step", *(title for _, title, _ in columns)]
+    heads = ["step", *titles(columns)]
     return f'<h2>Load on a server</h2>{table(heads, rows)}{notes}<p class="note">{html.escape(what)}</p>\n'
 
 
@@ -99,6 +101,16 @@ def facts(values: dict[str, Any]) -> str:
     return table(
         [], [[name.replace("_", " "), _said(value)] for name, value in values.items() if value not in (None, [])]
     )
+
+
+def titles(columns: Sequence[Column]) -> list[str]:
+    return [title for _, title, _ in columns]
+
+
+def cells(columns: Sequence[Column], figures: Mapping[str, Any]) -> list[str]:
+    """Empty where there is no figure."""
+    values = [(figures.get(field), form) for field, _, form in columns]
+    return ["" if value is None else format(value, form) for value, form in values]
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -116,10 +128,6 @@ def chart(name: str, svg: str) -> str:
 
 def _row(tag: str, texts: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts) + "</tr>\n"
-
-
-def _shown(value: Any, form: str) -> str:
-    return "" if value is None else format(value, form)
 
 
 def _said(value: Any) -> str:

@@ -18,7 +18,7 @@ from forebay.bench.guard import measure_ratios
 from forebay.bench.own_server import open_server
 from forebay.bench.plan import Plan, Step
 from forebay.bench.quick import run_quick
-from forebay.bench.report import chart, check_charts, document, facts, steps_table, table
+from forebay.bench.report import cells, chart, check_charts, document, facts, steps_table, table, titles
 from forebay.bench.serve import Ran, run_plan
 from forebay.bench.summary import summary
 
@@ -83,7 +83,7 @@ def _on_model(flags: Sequence[str], scale: float, show: Callable[[str], None]) -
 
 
 def _frontend_part(frontend: Mapping[str, Any], ratios: Mapping[str, Any]) -> str:
-    heads = ["load", "connections", *(title for _, title, _ in COLUMNS), "of the yardstick (95%)"]
+    heads = ["load", "connections", *titles(COLUMNS), "of the yardstick (95%)"]
     rows = []
     for job in SIZES:
         figures = frontend[job.name]
@@ -91,8 +91,7 @@ def _frontend_part(frontend: Mapping[str, Any], ratios: Mapping[str, Any]) -> st
         of_it = (
             "" if ratio is None else f"{ratio['ratio']:.2f} ({ratio['ratio_95'][0]:.2f} to {ratio['ratio_95'][1]:.2f})"
         )
-        cells = [format(figures[field], form) for field, _, form in COLUMNS]
-        rows.append([job.name.replace("_", " "), str(job.connections), *cells, of_it])
+        rows.append([job.name.replace("_", " "), str(job.connections), *cells(COLUMNS, figures), of_it])
     facts_of_it = {
         "a page is durable in": f"{frontend['fdatasync_p50_ms']:.2f} ms (p99 {frontend['fdatasync_p99_ms']:.2f} ms)",
         "resident memory, idle": f"{frontend['rss_idle_mib']:.0f} MiB",

@@ -22,7 +22,8 @@ from forebay.bench.figures import percentile
 from forebay.bench.frontend import MIB, on_two_cores
 from forebay.bench.load import Form
 from forebay.bench.outcome import Outcome
-from forebay.bench.own_server import OwnServer, child_environment
+from forebay.bench.own_server import OwnServer
+from forebay.bench.process import child_environment
 from forebay.bench.quick import run_quick
 
 STREAMED, LEAVING = 0.6, 0.25
