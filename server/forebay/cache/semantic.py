@@ -198,12 +198,12 @@ class SemanticTier:
         self, scope: str, embedding: bytes, near: Sequence[Neighbour], access: Access
     ) -> list[tuple[Entry, float]]:
         """Those that are ours and young enough, each with its cosine, of what is signed."""
-        found = []
+        found, now = [], now_ms()
         for neighbour in near:
             entry = self._seal.open(neighbour.entry)
             if entry is None or entry.scope != scope:
                 self._store.discard(neighbour.entry)
-            elif access.allows_age(now_ms() - entry.created_at):
+            elif entry.expires_at > now and access.allows_age(now - entry.created_at):
                 found.append((entry, cosine(embedding, entry.embedding or b"")))
         return found
 
