@@ -23,8 +23,9 @@ Knots = tuple[tuple[float, float], ...]
 class Probability:
     """That two messages have one answer, in [0, 1].
 
-    `estimate` is the model's, `score` the lower end of its 95% interval, by which candidates are ranked: of pairs unlike
-    those of the fit the model is less sure. `lower` is what pairs held out of the fit bear out, at such a score.
+    `estimate` is the model's, `score` the lower end of its 95% interval, by which candidates are ranked: of pairs that
+    are unlike those of the fit the model is less sure. `lower` is what pairs held out of the fit bear out, at such a
+    score.
     """
 
     estimate: float

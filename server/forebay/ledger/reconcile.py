@@ -29,7 +29,9 @@ REFRESH_S = 2.0
 
 SUMS = "count(*), sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens)"
 KIND = "CASE WHEN cache_kind IS NULL THEN kind ELSE 'hit' END"
-NEW_ROWS = f"SELECT {KIND}, {SUMS} FROM entries WHERE seq > ? AND kind <> 'reserve' AND {CLIENTS} GROUP BY 1"  # noqa: S608
+NEW_ROWS = f"""
+SELECT {KIND}, {SUMS} FROM entries WHERE seq > ? AND kind <> 'reserve' AND {CLIENTS} GROUP BY 1
+"""  # noqa: S608 - ours
 LAST_ROWS = f"""
 SELECT {SUMS} FROM (SELECT * FROM entries ORDER BY seq DESC LIMIT ?) WHERE cache_kind IS NULL
 """  # noqa: S608 - ours
