@@ -51,7 +51,7 @@ def test_a_replaced_or_added_word_is_not_served_at_one_percent(calibration: Cali
 
 def test_a_refused_pair_is_never_served(calibration: Calibration):
     """A guard outweighs any score and any rate short of one."""
-    verdict = decide("Delete key 17", "Delete key 71", 1.0, calibration, offset=50.0)
+    verdict = decide("Delete key 17", "Delete key 71", 1.0, calibration)
     assert verdict.refusal is not None
     assert verdict.refusal.guard == "quantities"
     assert not verdict.may_serve(0.99)
@@ -66,13 +66,6 @@ def test_the_bound_stays_below_the_estimate_and_follows_the_cosine(calibration: 
         bounds.append(probability.lower)
     assert bounds == sorted(bounds)
     assert bounds[0] < bounds[-1]
-
-
-def test_an_offset_moves_the_bound_its_way(calibration: Calibration):
-    """A scope whose labels were bad serves less, one whose labels were good more."""
-    pair = ("Where may I fly a drone?", "Where can I fly my drone?", 0.9, calibration)
-    worse, same, better = (decide(*pair, offset=offset).probability.lower for offset in (-3.0, 0.0, 3.0))
-    assert worse < same < better
 
 
 def test_the_verdict_does_not_depend_on_which_was_stored(calibration: Calibration):

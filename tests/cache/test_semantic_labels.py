@@ -1,4 +1,4 @@
-"""Labels of the semantic tier over HTTP: hits that are generated again, what they cost, what they change, what is kept."""
+"""Labels of the semantic tier over HTTP: hits that are generated again, what they cost and change, what is kept."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def is_counted(owner: AdminClient, tenant: str, label: str, number: int) -> bool
 
 
 def test_a_hit_is_generated_again_and_nobody_pays(asker: Asker, owner: AdminClient, tenant: str) -> None:
-    """After its client has it: a label, a row of 0 tokens, what the engine did as uncharged; then its answer is stored."""
+    """After its client has it: a label, a row of 0 tokens, the engine's work uncharged; then its answer is stored."""
     before = counted(owner, tenant)
     asker.ask(ASKED)
     hit = asker.ask(REPHRASED)

@@ -111,9 +111,8 @@ async def test_what_is_near_is_ruled_on(tmp_path: Path) -> None:
         assert (elsewhere.candidate, elsewhere.embedding) == (None, found.embedding)
         only_stores = await look(of, access=Access("off", "semantic"))
         assert (only_stores.candidate, only_stores.embedding) == (None, found.embedding)
-        assert (await look(of, "a recipe for banana bread")).candidate is not None
         assert (await look(of, "how do I not reset my password")).candidate is None
-        assert of.outcomes == {"observed": 1, "none": 1, "near_miss": 1, "refused": 1}
+        assert of.outcomes == {"observed": 1, "none": 1, "refused": 1}
 
 
 async def test_an_embedder_that_fails_is_a_miss(tmp_path: Path) -> None:
@@ -183,9 +182,9 @@ async def test_a_model_is_asked_where_the_decision_is_unsure(
         assert found.candidate is not None
         assert verifier.pairs == [(unsure, STORED)]
         if raised is None:
-            assert found.candidate.score == before.candidate.score
+            assert found.candidate.ruling.score == before.candidate.ruling.score
         else:
-            assert (found.candidate.score > before.candidate.score) is raised
+            assert (found.candidate.ruling.score > before.candidate.ruling.score) is raised
         await look(of, "how do I not reset my password")
         await look(of, "how can I reset my password")
         assert len(verifier.pairs) == 1

@@ -28,7 +28,8 @@ router = APIRouter(prefix="/admin/cache", tags=["cache"])
 
 class CacheExplanation(AnswerBody):
     """`action`: what would be done with such a pair now. `score`: the lower end of the probability's interval, by which
-    pairs are ranked. `threshold`: the least score that is served, null while nothing is. `contributions`: what each feature adds to the log-odds."""
+    pairs are ranked. `threshold`: the least score that is served, null while nothing is. `contributions`: what each
+    feature adds to the log-odds."""
 
     object: Literal["cache.explanation"]
     owner: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from forebay.cache.comparison import MISSED
 from forebay.cache.scope import GROUP
 from forebay.errors import ConfigurationError
 from forebay.tenants.keys import TENANT_NAME
@@ -63,7 +64,8 @@ def read_aims(max_error_rate: float, others: Iterable[str], shadow_rate: float) 
     ten times as many under suspicion. Raises ConfigurationError."""
 
     def aims(rate: float) -> Aims:
-        return Aims(rate, hit_rate=shadow_rate, suspicious_rate=min(1.0, 10 * shadow_rate))
+        suspicious_rate = min(1.0, 10 * shadow_rate)
+        return Aims(rate, hit_rate=shadow_rate, suspicious_rate=suspicious_rate, judge_miss=MISSED)
 
     general, own = aims(max_error_rate), dict[str, Aims]()
     for item in others:

@@ -23,8 +23,9 @@ Knots = tuple[tuple[float, float], ...]
 class Probability:
     """That two messages have one answer, in [0, 1].
 
-    `estimate` is the model's, `score` the lower end of its 95% interval, by which candidates are ranked: of pairs unlike
-    those of the fit the model is less sure. `lower` is what pairs held out of the fit bear out, at such a score.
+    `estimate` is the model's, `score` the lower end of its 95% interval, by which candidates are ranked: of pairs that
+    are unlike those of the fit the model is less sure. `lower` is what pairs held out of the fit bear out, at such a
+    score.
     """
 
     estimate: float
@@ -55,10 +56,9 @@ class Calibration:
         """Of this embedder, with these numbers."""
         return f"{self.embedder}#{hashlib.sha256(repr(self).encode()).hexdigest()[:8]}"
 
-    def probability(self, features: Sequence[float], offset: float = 0.0) -> Probability:
-        """`offset` is in log-odds: what labels of a scope have shown the model to be out by there."""
+    def probability(self, features: Sequence[float]) -> Probability:
         values = self._standardised(features)
-        score = sum(weight * value for weight, value in zip(self.weights, values, strict=True)) + offset
+        score = sum(weight * value for weight, value in zip(self.weights, values, strict=True))
         spread = math.sqrt(sum(sum(map(_times, row, values)) ** 2 for row in self.factor))
         low_end = score - self.z * spread
         # The model is the surer of the two about its ranking, the held-out pairs about what a rank is worth.

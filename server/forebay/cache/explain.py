@@ -56,13 +56,13 @@ class Explanation:
         }
 
 
-def explain(asked: str, stored: str, cosine: float, calibration: Calibration, offset: float = 0.0) -> Explanation:
+def explain(asked: str, stored: str, cosine: float, calibration: Calibration) -> Explanation:
     """Takes what `decide` takes; costs about twice as much."""
     first, second = analyse(asked), analyse(stored)
     alignment = align(first, second)
     added = calibration.contributions(features(first, second, alignment, cosine))
     return Explanation(
-        verdict=decide(asked, stored, cosine, calibration, offset),
+        verdict=decide(asked, stored, cosine, calibration),
         cosine=cosine,
         forms=(match_form(asked), match_form(stored)),
         matches=tuple(

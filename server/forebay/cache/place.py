@@ -118,6 +118,6 @@ class Hit:
         headers.append((b"x-cache-tier", self.kind.encode()))
         if self.candidate is not None:
             headers.append((b"x-cache-similarity", b"%.3f" % self.candidate.similarity))
-            headers.append((b"x-cache-score", b"%.3f" % self.candidate.score))
+            headers.append((b"x-cache-score", b"%.3f" % self.candidate.ruling.score))
         age_s = max(0, (now_ms() - self.entry.created_at) // 1000)
         headers.append((b"age", b"%d" % age_s))

@@ -18,6 +18,7 @@ from forebay.cache.costs import Costs
 from forebay.cache.decision import VERSION, decide
 from forebay.cache.entries import Entry, Seal
 from forebay.cache.explain import Explanation, explain
+from forebay.cache.index import cosine
 from forebay.cache.label_file import LabelFile
 from forebay.cache.labels import Ruling
 from forebay.cache.policy import Access
@@ -55,18 +56,17 @@ log = structlog.get_logger(__name__)
 class Candidate:
     """The stored answer that came into question for a message, and what was decided.
 
-    `similarity` is the cosine, `score` the cautious chance that both have one answer, as it was ruled on.
+    `similarity` is the cosine. The ruling's score is the cautious chance that both have one answer.
     """
 
     asked: str
     entry: Entry
     similarity: float
-    score: float
     ruling: Ruling
     assurance: Assurance
 
     def learn(self, *, same: bool | None) -> None:
-        """Its label, once."""
+        """Its label, once. None: it was lost."""
         self.assurance.learn(self.ruling, same=same)
 
 
@@ -98,13 +98,13 @@ class SemanticTier:
         self.calibration = calibration
         self.labels = labels
         self.costs = costs
+        self.verifier = verifier
         self.outcomes: Counter[Outcome] = Counter()
         self.embed_s = Histogram(BOUNDS_S)
         self.lookup_s = Histogram(BOUNDS_S)
         self._name = f"decision-{VERSION} {calibration.name}"
         self._store = store
         self._seal = seal
-        self.verifier = verifier
         self._state: Literal["loading", "on", "failed"] = "loading"
         self._failing = False
         self._starting: asyncio.Task[None] | None = None
@@ -149,14 +149,14 @@ class SemanticTier:
         if not self._pays():
             self.outcomes["skipped"] += 1
             return NOTHING
-        began, embedding, near = time.perf_counter(), None, None
+        began, embedding = time.perf_counter(), None
         try:
             async with asyncio.timeout(LOOK_S):
                 embedding = await self._embed(text)
                 if access.reads != "semantic":
                     return Sighting(embedding)
                 near = await self._store.nearest(scope, embedding, NUM_NEAREST)
-            candidate, outcome = await self._decided(owner, scope, text, near, access, info, is_wanted)
+            candidate, outcome = await self._decided(owner, scope, text, embedding, near, access, info, is_wanted)
         except Exception as exc:
             candidate, outcome = None, self._failed(exc)
         else:
@@ -194,15 +194,17 @@ class SemanticTier:
         self.embed_s.observe(time.perf_counter() - began)
         return vector.tobytes()
 
-    def _opened(self, scope: str, near: Sequence[Neighbour], access: Access) -> list[tuple[Entry, float]]:
-        """Those that are ours and young enough, each with its cosine."""
-        found = []
+    def _opened(
+        self, scope: str, embedding: bytes, near: Sequence[Neighbour], access: Access
+    ) -> list[tuple[Entry, float]]:
+        """Those that are ours and young enough, each with its cosine, of what is signed."""
+        found, now = [], now_ms()
         for neighbour in near:
             entry = self._seal.open(neighbour.entry)
             if entry is None or entry.scope != scope:
                 self._store.discard(neighbour.entry)
-            elif access.allows_age(now_ms() - entry.created_at):
-                found.append((entry, neighbour.cosine))
+            elif entry.expires_at > now and access.allows_age(now - entry.created_at):
+                found.append((entry, cosine(embedding, entry.embedding or b"")))
         return found
 
     async def _decided(
@@ -210,34 +212,35 @@ class SemanticTier:
         owner: str,
         scope: str,
         text: str,
+        embedding: bytes,
         near: Sequence[Neighbour],
         access: Access,
         info: EngineInfo,
         is_wanted: Callable[[], bool],
     ) -> tuple[Candidate | None, Outcome | None]:
         """The best of what is near, and what that comes to; nothing where it is not wanted any more."""
-        opened = self._opened(scope, near, access)
+        opened = self._opened(scope, embedding, near, access)
         best = self._best(text, opened)
         if best is None:
             return None, "refused" if opened else "none"
-        entry, cosine, score = best
+        entry, similarity, score = best
         if self.verifier is not None and UNSURE[0] <= score < UNSURE[1]:
             said = await self.verifier.same_question(text, entry.text)
             score = score if said is None else math.sqrt(score * said)
         if not is_wanted():
             return None, None
         assurance = self.labels.groups(self.source(info)).of(owner)
-        candidate = Candidate(text, entry, cosine, score, assurance.decide(score), assurance)
+        candidate = Candidate(text, entry, similarity, assurance.decide(score), assurance)
         return candidate, _OUTCOMES[candidate.ruling.action]
 
     def _best(self, text: str, near: Sequence[tuple[Entry, float]]) -> tuple[Entry, float, float] | None:
         """With its cosine and score; None where guards refuse all."""
         best: tuple[Entry, float, float] | None = None
-        for entry, cosine in near:
-            verdict = decide(text, entry.text, cosine, self.calibration)
+        for entry, similarity in near:
+            verdict = decide(text, entry.text, similarity, self.calibration)
             score = verdict.probability.score
             if verdict.refusal is None and (best is None or score > best[2]):
-                best = entry, cosine, score
+                best = entry, similarity, score
         return best
 
     def _count(self, taken_s: float, outcome: Outcome) -> None:

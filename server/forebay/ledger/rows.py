@@ -23,6 +23,9 @@ CacheKind = Literal["exact", "semantic", "joined", "shadow"]
 """Who generated what a request got: the same one earlier, another one earlier, or the same one meanwhile. `shadow`: it
 is no client's request; a hit's question is asked again, to learn whether the hit was right."""
 
+CLIENTS = "cache_kind IS NOT 'shadow'"
+"""In SQL: of settlements those of requests that somebody made."""
+
 
 class Entry(NamedTuple):
     """One row of `entries`, but for its number and its hash; the columns in the order in which they are hashed.
