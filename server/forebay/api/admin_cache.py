@@ -34,12 +34,14 @@ class TenantsAnswers(AnswerBody):
 
 
 class CacheStatus(AnswerBody):
-    """`cache`: the most that the server offers. `store`: whether what lies behind memory answers, and takes writes."""
+    """`cache`: the most that the server offers. `store`: whether what lies behind memory answers, and takes writes.
+    `verification`: what the check set has shown of the served model, by what it is asked."""
 
     object: Literal["cache.status"]
     cache: Literal["off", "exact", "semantic"]
     epoch: int
     store: dict[str, bool] | None = None
+    verification: dict[str, dict[str, Any]] | None = None
     tenants: list[TenantsAnswers]
 
 
@@ -64,6 +66,8 @@ async def status(caller: AdminCaller, services: ServicesDep) -> Response:
         if admin.can_see(tenant)
     ]
     store = {"reads": not cache.store.reads.is_open, "writes": not cache.store.writes.is_open}
+    if services.verification is not None:
+        shown["verification"] = services.verification.summary()
     return json_answer({**shown, "store": store, "tenants": tenants})
 
 
