@@ -31,6 +31,12 @@ async def test_a_model_that_knows_passes() -> None:
     assert told == [("questions", "earned"), ("answers", "earned")]
 
 
+async def test_a_model_without_a_template_is_asked_as_it_is() -> None:
+    """The text by itself, which it continues."""
+    async with served(has_template=False) as server:
+        assert await server.checked() == {"questions": "earned", "answers": "earned"}
+
+
 def by_chance() -> Opinion:
     draw = random.Random(3)
     return lambda asked: draw.choice((-SURE, SURE))

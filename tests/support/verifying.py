@@ -16,6 +16,7 @@ from forebay.admin_app import create_admin_app
 from forebay.app import create_app
 from forebay.cache.verification.check_set import TASKS, check_set
 from forebay.cache.verification.verification import Verification
+from forebay.engines.base import EngineInfo
 from forebay.engines.scripted import ScriptedEngine
 from forebay.engines.scripted.vocabulary import PIECES
 from forebay.ledger.reconcile import Reconciled
@@ -61,6 +62,7 @@ class OpinionatedEngine:
     """Builds engines; what they were asked is kept."""
 
     opinion: Opinion
+    has_template: bool = True
     metadata: dict[str, str] = field(default_factory=dict)
     """Directives for what it is asked for one word."""
     asked: list[str] = field(default_factory=list)
@@ -73,6 +75,10 @@ class _Engine(ScriptedEngine):
     def __init__(self, settings: Settings, keeper: OpinionatedEngine) -> None:
         super().__init__(settings)
         self._keeper = keeper
+
+    @property
+    def info(self) -> EngineInfo:
+        return super().info if self._keeper.has_template else replace(super().info, chat_template=None)
 
     def generate(self, request: GenerationRequest) -> Any:
         if set(request.sampling.logit_bias) != {YES, NO}:
@@ -156,8 +162,8 @@ class Served:
 
 
 @asynccontextmanager
-async def served(opinion: Opinion = knows, **settings: Any) -> AsyncIterator[Served]:
-    model = OpinionatedEngine(opinion)
+async def served(opinion: Opinion = knows, *, has_template: bool = True, **settings: Any) -> AsyncIterator[Served]:
+    model = OpinionatedEngine(opinion, has_template)
     with TemporaryDirectory() as folder:
         made = Settings(
             _env_file=None, engine="scripted", data_dir=folder, cache="semantic", api_keys=OWNER, **settings

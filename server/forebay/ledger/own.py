@@ -58,8 +58,9 @@ class OwnWork:
     Not an account a stream: a question to the served model is one token, and three rows for it would be many.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, span_s: float = SPAN_S) -> None:
         self._ledger = ledger
+        self._span_s = span_s
         self._current: OwnAccount | None = None
         self._leaving: list[OwnAccount] = []
         """Older ones, in which something runs still."""
@@ -69,7 +70,7 @@ class OwnWork:
         """Where the stream to come is counted; durable when it returns. Raises `StorageUnavailable`."""
         async with self._opening:
             current = self._current
-            if current is None or time.monotonic() - current.began > SPAN_S:
+            if current is None or time.monotonic() - current.began > self._span_s:
                 self._retire()
                 current = self._current = OwnAccount(await self._open(model))
             current.num_running += 1

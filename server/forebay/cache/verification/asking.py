@@ -43,7 +43,7 @@ class Asking:
     def __init__(self, host: EngineHost, background: Background) -> None:
         self._host = host
         self._background = background
-        self._words: tuple[Engine, tuple[int, int]] | None = None
+        self._words: tuple[Engine, tuple[int, int] | None] | None = None
 
     async def ask(self, text: str, tenant: str, timeout_s: float, *, wait_s: float | None) -> Word | Trouble:
         """`text`: of `wording`; `tenant`: whose words are in it. `wait_s`: until the engine has time for it, None for
@@ -82,12 +82,18 @@ class Asking:
         return Word(score, len(prompt.token_ids), num_cached_tokens, seconds)
 
     async def _words_of(self, engine: Engine) -> tuple[int, int] | None:
-        """The tokens that the two words begin with; None where they begin alike."""
         if self._words is None or self._words[0] is not engine:
-            yes, no = [(await engine.tokenize(word, add_special_tokens=False))[0] for word in (SAME, OTHER)]
-            self._words = engine, (yes, no)
-        yes, no = self._words[1]
-        return None if yes == no else (yes, no)
+            self._words = engine, await _first_tokens(engine)
+        return self._words[1]
+
+
+async def _first_tokens(engine: Engine) -> tuple[int, int] | None:
+    """What the two words begin with, after a space where the text goes on; None where they begin alike."""
+    for space in ("",) if engine.info.chat_template is not None else (" ", ""):
+        yes, no = [(await engine.tokenize(space + word, add_special_tokens=False))[0] for word in (SAME, OTHER)]
+        if yes != no:
+            return yes, no
+    return None
 
 
 async def _prompt(engine: Engine, text: str) -> Prompt:
