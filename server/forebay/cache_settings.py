@@ -55,6 +55,11 @@ class CacheSettings(BaseSettings):
         256, ge=0, description="Largest sum of one tenant's stored answers; the least recently used give way."
     )
     cache_max_entry_kib: int = Field(256, ge=1, description="Largest answer that is stored.")
+    cache_verification: bool = Field(
+        True,
+        description="Whether `semantic` may ask the served model where it is in doubt, once the model has passed a "
+        "check set at start.",
+    )
     cache_redis_url: SecretStr | None = Field(
         None,
         description="Redis 8 that holds the cache instead of a file, so that servers with the same `FOREBAY_SECRET` "

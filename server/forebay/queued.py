@@ -23,9 +23,14 @@ class Line:
 
     def join(self, engine: Engine, caller: Caller, request: GenerationRequest) -> QueuedDeltas:
         turn = self._queue.join(caller, request.num_choices, len(request.prompt.token_ids))
-        return QueuedDeltas(engine, request, turn, self._salt(caller.tenant))
+        return QueuedDeltas(engine, request, turn, self.salt(caller.tenant))
 
-    def _salt(self, tenant: str) -> str:
+    @property
+    def has_room(self) -> bool:
+        """Whether work that nobody asked for would be in nobody's way."""
+        return self._queue.has_spare
+
+    def salt(self, tenant: str) -> str:
         """Tenants share no prefix cache, so none can time another's prompts (CVE-2025-46570)."""
         salt = self._salts.get(tenant)
         if salt is None:

@@ -14,6 +14,7 @@ from prometheus_client.core import Metric
 
 from forebay import __version__
 from forebay.admission import Admission
+from forebay.background import Background
 from forebay.chat.family_of import FamilyOf
 from forebay.drain import Drain
 from forebay.engines.auto import EngineChoice, build_engine, choose_engine
@@ -51,6 +52,7 @@ from forebay.tenants.sharing import Sharing, build_sharing
 
 if TYPE_CHECKING:
     from forebay.cache.lookup import Cache
+    from forebay.cache.verification.verification import Verification
     from forebay.cached import Cached
 
 CLOSE_S = 8.0
@@ -85,8 +87,10 @@ class Services:
     ledger_families: LedgerFamilies
     sink: Sink | None
     pipeline: Pipeline
+    background: Background
     cache: Cache | None
     cached: Cached | None
+    verification: Verification | None
     claims: Claims
     family_of: FamilyOf
     metrics: Metrics
@@ -106,6 +110,7 @@ class Services:
     def tick(self) -> None:
         """Called every second."""
         self.stats.tick()
+        self.background.tick()
         self.ledger.tick()
         self.reconciliation.tick()
         self.claims.answers.tick()
@@ -124,6 +129,8 @@ class Services:
         self.key_watch.begin()
         self.sharing.begin()
         self.host.begin()
+        if self.verification is not None:
+            self.verification.begin()
 
     async def close(self) -> None:
         """Whatever fails on the way, the ledger is closed."""
@@ -131,10 +138,13 @@ class Services:
             if self.sink is not None:
                 last.push_async_callback(self.sink.close, SINK_S)
             last.push_async_callback(self.ledger.close, FLUSH_S)
+            last.callback(self.background.close)
             last.push_async_callback(self.reconciliation.close)
             last.push_async_callback(self.key_watch.close)
             last.push_async_callback(self.sharing.close)
             last.push_async_callback(self.host.close, FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
+            if self.verification is not None:
+                last.push_async_callback(self.verification.close)
             if self.cache is not None:
                 last.push_async_callback(self.cache.close)
             if self.cached is not None:
@@ -148,13 +158,24 @@ def _fingerprint(*parts: str | None) -> str:
     return "fp_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:10]
 
 
-def _build_cache(settings: Settings, database: Database, secret: bytes) -> Cache | None:
+def _build_cache(
+    settings: Settings, database: Database, secret: bytes, verification: Verification | None
+) -> Cache | None:
     """None where it is off; then nothing of it is imported."""
     if settings.cache == "off":
         return None
     from forebay.cache.auto import build_cache
 
-    return build_cache(settings, database, secret)
+    return build_cache(settings, database, secret, verification)
+
+
+def _build_verification(settings: Settings, host: EngineHost, background: Background) -> Verification | None:
+    """None where nothing would be asked; then nothing of it is imported."""
+    if settings.cache != "semantic" or not settings.cache_verification:
+        return None
+    from forebay.cache.verification.verification import Verification
+
+    return Verification(host, background)
 
 
 def build_services(settings: Settings, engine: Callable[[], Engine] | None = None) -> Services:
@@ -207,7 +228,9 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     key_watch = KeyWatch(folder, keys)
     sharing = build_sharing(settings, database, keys, key_watch)
     line, reserving = Line(queue, secret), Reserving(sharing.guard, ledger)
-    cache = _build_cache(settings, database, secret)
+    background = Background(host, line, ledger)
+    verification = _build_verification(settings, host, background)
+    cache = _build_cache(settings, database, secret, verification)
     cached = None
     if cache is not None:
         from forebay.cached import build_cached
@@ -232,6 +255,10 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     families: list[Callable[[], Awaitable[Iterable[Metric]]]] = [ledger_families.read, sharing.families]
     if cached is not None:
         families.append(cached.families.read)
+    if verification is not None:
+        from forebay.cache.verification.families import VerificationFamilies
+
+        families.append(VerificationFamilies(verification).read)
     return Services(
         settings=settings,
         choice=choice,
@@ -250,8 +277,10 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         ledger_families=ledger_families,
         sink=sink,
         pipeline=pipeline,
+        background=background,
         cache=cache,
         cached=cached,
+        verification=verification,
         claims=claims,
         family_of=FamilyOf(settings.reasoning_family),
         metrics=Metrics(host, queue, drain, monitor, families),

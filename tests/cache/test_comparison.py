@@ -13,6 +13,7 @@ from forebay.embedding.batcher import TextEmbedder
 
 if TYPE_CHECKING:
     from forebay.embedding.base import Vector
+from support.told_word import ToldWord
 
 LONG = "You can return what you have bought within the time that the law gives you, if it is as it was. " * 7
 
@@ -25,21 +26,6 @@ class AtOnce:
     async def embed(self, text: str) -> Vector:
         self.num_texts += 1
         return self._embedder.embed([text])[0]
-
-
-class Model:
-    """Says always the same."""
-
-    name = "model"
-
-    def __init__(self, says: bool | None) -> None:
-        self.says = says
-
-    async def same_question(self, asked: str, stored: str) -> float | None:
-        return None
-
-    async def same_answer(self, question: str, one: str, other: str) -> bool | None:
-        return self.says
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +45,8 @@ def embedder() -> TextEmbedder:
 )
 async def test_the_same(embedder: TextEmbedder, one: str, other: str) -> None:
     """Formatting, case and spaces count for nothing, and of short answers other words do not, either."""
-    assert await Comparison(embedder, None).same("?", one, other)
-    assert await Comparison(embedder, None).same("?", other, one)
+    assert await Comparison(embedder, None).same("?", one, other, "acme")
+    assert await Comparison(embedder, None).same("?", other, one, "acme")
 
 
 @pytest.mark.parametrize(
@@ -77,13 +63,15 @@ async def test_the_same(embedder: TextEmbedder, one: str, other: str) -> None:
 )
 async def test_not_the_same(embedder: TextEmbedder, one: str, other: str) -> None:
     """Another number, negation, name or opposite; long ones that are not the same words."""
-    assert not await Comparison(embedder, None).same("?", one, other)
+    assert not await Comparison(embedder, None).same("?", one, other, "acme")
 
 
 async def test_a_model_that_has_earned_it_has_the_last_word(embedder: TextEmbedder) -> None:
     """Of what is not clear, other numbers excepted; one that has not earned it says nothing, which is no."""
     pair = (f"{LONG} The end.", f"{LONG} An end.")
-    assert await Comparison(embedder, Model(True)).same("?", *pair)
-    assert not await Comparison(embedder, Model(False)).same("?", *pair)
-    assert not await Comparison(embedder, Model(None)).same("?", *pair)
-    assert not await Comparison(embedder, Model(True)).same("?", "It costs 5 euros.", "It costs 6 euros.")
+    assert await Comparison(embedder, ToldWord(of_answers=True)).same("?", *pair, "acme")
+    assert not await Comparison(embedder, ToldWord(of_answers=False)).same("?", *pair, "acme")
+    assert not await Comparison(embedder, ToldWord(of_answers=None)).same("?", *pair, "acme")
+    assert not await Comparison(embedder, ToldWord(of_answers=True)).same(
+        "?", "It costs 5 euros.", "It costs 6 euros.", "acme"
+    )

@@ -16,7 +16,7 @@ from forebay.cache.costs import CostRule, Costs
 from forebay.cache.index import Index
 from forebay.cache.label_file import LabelFile
 from forebay.cache.policy import Access
-from forebay.cache.semantic import LOOK_S, SemanticTier, Sighting
+from forebay.cache.semantic import LOOK_S, NOTHING, SemanticTier, Sighting
 from forebay.cache.stores.memory_impl import MemoryStore
 from forebay.cache.stores.tiered import TieredStore
 from forebay.embedding.auto import EMBEDDER
@@ -28,27 +28,11 @@ from support.cache_stores import AMPLE, Clock
 from support.embedders import ToldEmbedder
 from support.entries import embedding, entry, seal
 from support.tiers import eventually
+from support.told_word import ToldWord
 
 ACCESS = Access("semantic", "semantic")
 INFO = EngineInfo("scripted", "m", None, 100, 10, 1, "cpu", "none")
 STORED = "How do I reset my password?"
-
-
-class Asked:
-    """A model that says how sure it is, and remembers what it was asked."""
-
-    name = "asked"
-
-    def __init__(self, says: float | None) -> None:
-        self.says = says
-        self.pairs: list[tuple[str, str]] = []
-
-    async def same_question(self, asked: str, stored: str) -> float | None:
-        self.pairs.append((asked, stored))
-        return self.says
-
-    async def same_answer(self, question: str, one: str, other: str) -> bool | None:
-        return None
 
 
 @asynccontextmanager
@@ -57,7 +41,7 @@ async def tier(
     load: Callable[[], Embedder],
     *,
     costs: Costs | None = None,
-    verifier: Asked | None = None,
+    verifier: ToldWord | None = None,
     is_up: bool = True,
     age_s: float = 0,
 ) -> AsyncIterator[SemanticTier]:
@@ -167,28 +151,45 @@ async def test_look_ups_that_do_not_pay_are_left_out(tmp_path: Path) -> None:
         assert (await look(of)).candidate is not None
 
 
-@pytest.mark.parametrize(("says", "raised"), [(1.0, True), (0.0, False), (None, None)])
-async def test_a_model_is_asked_where_the_decision_is_unsure(
-    tmp_path: Path, says: float | None, raised: bool | None
-) -> None:
+UNSURE = "how can I go about resetting my password online"
+
+
+@pytest.mark.parametrize(("says", "raised"), [(0.9, True), (0.1, False)])
+async def test_a_model_is_asked_where_the_decision_is_unsure(tmp_path: Path, says: float, raised: bool) -> None:
     """What it says moves the score; what is sure, or refused by a guard, is not its business."""
-    unsure = "how can I go about resetting my password online"
     async with tier(tmp_path / "without", ToldEmbedder) as of:
-        before = await look(of, unsure)
+        before = await look(of, UNSURE)
         assert before.candidate is not None
-    verifier = Asked(says)
+    verifier = ToldWord(of_questions=says, name="asked")
     async with tier(tmp_path / "with", ToldEmbedder, verifier=verifier) as of:
-        found = await look(of, unsure)
+        found = await look(of, UNSURE)
         assert found.candidate is not None
-        assert verifier.pairs == [(unsure, STORED)]
-        if raised is None:
-            assert found.candidate.ruling.score == before.candidate.ruling.score
-        else:
-            assert (found.candidate.ruling.score > before.candidate.ruling.score) is raised
+        assert verifier.pairs == [(UNSURE, STORED)]
+        assert (found.candidate.ruling.score > before.candidate.ruling.score) is raised
         await look(of, "how do I not reset my password")
         await look(of, "how can I reset my password")
         assert len(verifier.pairs) == 1
         assert "asked" in of.source(INFO)
+
+
+async def test_without_the_models_word_nothing_unsure_is_decided(tmp_path: Path) -> None:
+    """It is busy: a pair that it might have spoken against is no hit, no observation and no label."""
+    async with tier(tmp_path, ToldEmbedder, verifier=ToldWord(name="asked")) as of:
+        assert (await look(of, UNSURE)).candidate is None
+        assert of.outcomes["unsure"] == 1
+        assert (await look(of)).candidate is not None
+
+
+async def test_a_model_that_has_not_earned_it_is_not_asked(tmp_path: Path) -> None:
+    """Then all is as without it; until that is known, nothing is looked up."""
+    verifier = ToldWord()
+    async with tier(tmp_path, ToldEmbedder, verifier=verifier) as of:
+        assert (await look(of, UNSURE)).candidate is not None
+        assert verifier.pairs == []
+        assert "asked" not in of.source(INFO)
+        verifier.is_settled = False
+        assert of.state == "loading"
+        assert await look(of) == NOTHING
 
 
 async def test_what_is_of_no_use_is_not_ruled_on(tmp_path: Path) -> None:

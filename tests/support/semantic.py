@@ -22,6 +22,7 @@ def semantic_server(folder: Path, **env: str) -> Iterator[ServerProcess]:
     defaults = {
         "FOREBAY_CACHE": "semantic",
         "FOREBAY_CACHE_MAX_ERROR_RATE": "0.05",
+        "FOREBAY_CACHE_VERIFICATION": "false",
         "FOREBAY_SCRIPTED_FIRST_TOKEN_MS": "30",
     }
     with cached_server(folder, **(defaults | env)) as server:

@@ -67,12 +67,14 @@ class LabelStanding(AnswerBody):
 
 
 class CacheStatus(AnswerBody):
-    """`cache`: the most that the server offers. `store`: whether what lies behind memory answers, and takes writes."""
+    """`cache`: the most that the server offers. `store`: whether what lies behind memory answers, and takes writes.
+    `verification`: what the check set has shown of the served model, by what it is asked."""
 
     object: Literal["cache.status"]
     cache: Literal["off", "exact", "semantic"]
     epoch: int
     store: dict[str, bool] | None = None
+    verification: dict[str, dict[str, Any]] | None = None
     tenants: list[TenantsAnswers]
     semantic: SemanticStatus | None = None
     standings: list[LabelStanding] | None = None
@@ -103,6 +105,8 @@ async def status(caller: AdminCaller, services: ServicesDep) -> Response:
     if cache.semantic is not None:
         own = None if admin.tenant is None else cache.keys.owner_of(admin.tenant)
         shown |= _semantic(cache.semantic, services.host.info, own)
+    if services.verification is not None:
+        shown["verification"] = services.verification.summary()
     return json_answer(shown)
 
 

@@ -35,15 +35,15 @@ class Comparison:
         self._embedder = embedder
         self._verifier = verifier
 
-    async def same(self, question: str, one: str, other: str) -> bool:
-        """Raises what the embedder raises."""
+    async def same(self, question: str, one: str, other: str, tenant: str) -> bool:
+        """Raises what the embedder raises. `tenant`: whose answers they are."""
         if plain(one) == plain(other):
             return True
         if Counter(_NUMBER.findall(one)) != Counter(_NUMBER.findall(other)):
             return False
         if await self._close(plain(one), plain(other)):
             return True
-        return self._verifier is not None and await self._verifier.same_answer(question, one, other) is True
+        return self._verifier is not None and await self._verifier.same_answer(question, one, other, tenant) is True
 
     async def _close(self, one: str, other: str) -> bool:
         """Of longer answers an embedding says too little: it is made of their first words."""

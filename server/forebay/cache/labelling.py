@@ -73,7 +73,8 @@ class Labelling:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(COMPARE_S):
                 try:
-                    return await self._comparison.same(candidate.asked, answer_text(candidate.entry.deltas), own)
+                    stored = candidate.entry
+                    return await self._comparison.same(candidate.asked, answer_text(stored.deltas), own, stored.tenant)
                 except TimeoutError:
                     raise
                 except Exception as exc:

@@ -52,8 +52,6 @@ class Place:
     def keep(self, deltas: Sequence[Delta]) -> None:
         """A whole answer to the request: stored, and a label of its candidate."""
         cache, seen, last = self.cache, self.seen, deltas[-1]
-        if cache.semantic is not None and last.times is not None:
-            cache.semantic.costs.generated(last.times.prefill_s + last.times.decode_s)
         if cache.labelling is not None and seen is not None and seen.candidate is not None:
             cache.labelling.tell(seen.candidate, deltas)
         usage = Usage(
@@ -62,6 +60,8 @@ class Place:
             deltas[0].num_cached_tokens,
             sum([delta.num_reasoning_tokens for delta in deltas]),
         )
+        if cache.semantic is not None and last.times is not None:
+            cache.semantic.generated(usage.completion_tokens, last.times.prefill_s + last.times.decode_s)
         if self.access.stores != "off" and may_be_stored(last.finish_reason, num_tokens=usage.completion_tokens):
             embedding = None if seen is None or self.access.stores != "semantic" else seen.embedding
             cache.store_answer(self._entry(deltas, usage, embedding))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from forebay.cache.explain import Explanation, explain
 from forebay.cache.index import cosine
 from forebay.cache.label_file import LabelFile
 from forebay.cache.labels import Ruling
+from forebay.cache.odds import combined
 from forebay.cache.policy import Access
 from forebay.cache.stores.auto import now_ms
 from forebay.cache.stores.base import Neighbour
@@ -38,13 +38,13 @@ LOOK_S = 0.25
 """What a look-up may take; a request that it takes longer for goes on without."""
 
 UNSURE = (0.2, 0.95)
-"""Scores between which the served model is asked, where it has earned it."""
+"""Scores between which the served model is asked, where it has earned it; without its word nothing is decided there."""
 
 BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25)
 
-Outcome = Literal["hit", "observed", "near_miss", "refused", "none", "skipped", "timeout", "failed"]
+Outcome = Literal["hit", "observed", "near_miss", "refused", "unsure", "none", "skipped", "timeout", "failed"]
 """`observed`: would have been a hit, were there labels enough; `refused`: guards speak against all that are near;
-`none`: nothing is near; `skipped`: it does not pay."""
+`unsure`: the served model was to be asked, and was not; `none`: nothing is near; `skipped`: it does not pay."""
 
 State = Literal["loading", "on", "off", "failed"]
 """`off`: looking up does not pay for now; `failed`: the embedder could not be loaded."""
@@ -94,6 +94,7 @@ class SemanticTier:
         costs: Costs,
         verifier: Verifier | None = None,
     ) -> None:
+        """Until it is known whether the `verifier` is asked, nothing is looked up: scores would not be comparable."""
         self.embedder = embedder
         self.calibration = calibration
         self.labels = labels
@@ -111,11 +112,13 @@ class SemanticTier:
 
     @property
     def state(self) -> State:
+        if self._state == "on" and not self.is_ready:
+            return "loading"
         return "off" if self._state == "on" and self.costs.off else self._state
 
     @property
     def is_ready(self) -> bool:
-        return self._state == "on"
+        return self._state == "on" and (self.verifier is None or self.verifier.is_settled)
 
     def begin(self) -> None:
         """On the running loop; until the embedder is loaded, nothing is looked up."""
@@ -132,7 +135,7 @@ class SemanticTier:
     def source(self, info: EngineInfo) -> str:
         """What makes scores and answers: labels of one source say nothing of another."""
         parts = [self._name, f"{info.model_id}@{info.revision or '-'}"]
-        return " ".join(parts if self.verifier is None else [*parts, self.verifier.name])
+        return " ".join(parts if self.verifier is None or self.verifier.name is None else [*parts, self.verifier.name])
 
     async def look(
         self,
@@ -164,6 +167,12 @@ class SemanticTier:
         if outcome is not None:
             self._count(time.perf_counter() - began, outcome)
         return Sighting(embedding, candidate)
+
+    def generated(self, num_tokens: int, engine_s: float) -> None:
+        """What an answer costs that is no hit."""
+        self.costs.generated(engine_s)
+        if self.verifier is not None:
+            self.verifier.generated(num_tokens, engine_s)
 
     async def explain(self, asked: str, stored: str) -> Explanation:
         """Raises what the embedder raises."""
@@ -224,9 +233,13 @@ class SemanticTier:
         if best is None:
             return None, "refused" if opened else "none"
         entry, similarity, score = best
-        if self.verifier is not None and UNSURE[0] <= score < UNSURE[1]:
-            said = await self.verifier.same_question(text, entry.text)
-            score = score if said is None else math.sqrt(score * said)
+        if self.verifier is not None and self.verifier.name is not None and UNSURE[0] <= score < UNSURE[1]:
+            if not self.verifier.is_worth(entry.usage.completion_tokens, score):
+                return None, "unsure"
+            said = await self.verifier.same_question(text, entry.text, owner)
+            if said is None:
+                return None, "unsure"
+            score = combined(score, said)
         if not is_wanted():
             return None, None
         assurance = self.labels.groups(self.source(info)).of(owner)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from forebay.cache.aims import read_aims
+from dataclasses import replace
+
+from forebay.cache.aims import Aims, read_aims
 from forebay.cache.calibration import load_calibration
 from forebay.cache.comparison import Comparison
 from forebay.cache.costs import Costs
@@ -11,16 +13,24 @@ from forebay.cache.label_file import LabelFile
 from forebay.cache.labelling import Labelling
 from forebay.cache.semantic import SemanticTier
 from forebay.cache.stores.tiered import TieredStore
+from forebay.cache.verifier import Verifier
 from forebay.embedding.auto import EMBEDDER, check_embedder, load_embedder
 from forebay.embedding.batcher import EmbeddingBatcher
 from forebay.settings import Settings
 from forebay.stores.database import Database
 
 
-def build_semantic_tier(settings: Settings, database: Database, store: TieredStore, seal: Seal) -> SemanticTier:
+def build_semantic_tier(
+    settings: Settings, database: Database, store: TieredStore, seal: Seal, verifier: Verifier | None
+) -> SemanticTier:
     """Loads nothing yet. Raises ConfigurationError, also where a package is missing."""
     check_embedder()
-    aims_of = read_aims(settings.cache_max_error_rate, settings.cache_error_rates, settings.cache_shadow_rate)
+    read = read_aims(settings.cache_max_error_rate, settings.cache_error_rates, settings.cache_shadow_rate)
+
+    def aims_of(owner: str) -> Aims:
+        aims = read(owner)
+        return aims if verifier is None else replace(aims, judge_miss=aims.judge_miss + verifier.judge_miss)
+
     return SemanticTier(
         EmbeddingBatcher(load_embedder),
         load_calibration(EMBEDDER),
@@ -28,6 +38,7 @@ def build_semantic_tier(settings: Settings, database: Database, store: TieredSto
         seal,
         LabelFile(database, aims_of),
         Costs(),
+        verifier,
     )
 
 

@@ -144,6 +144,11 @@ class FairQueue:
         kept = min(num_slots // SLOTS_FOR_A_KEPT_ONE, MOST_KEPT) if self._num_kept is None else self._num_kept
         return min(kept, num_slots - 1)
 
+    @property
+    def has_spare(self) -> bool:
+        """Nobody waits, and a slot is free beyond those that are kept."""
+        return not self.num_waiting and self.num_running < self._num_slots() - self.num_kept
+
     def join(self, caller: Caller, num_sequences: int, num_prompt_tokens: int) -> Turn:
         """A place at the end of the key's own queue; where nobody waits and slots are free that are not kept, they are
         granted at once. Whatever becomes of it, it must `leave`."""
