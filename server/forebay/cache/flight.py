@@ -11,7 +11,7 @@ import structlog
 
 from forebay.cache.catch_up import CatchUp, Diverged, is_empty
 from forebay.engines.mailbox import merge_deltas
-from forebay.errors import InvalidRequest, ShuttingDown
+from forebay.errors import ApiError, InvalidRequest, ShuttingDown
 from forebay.types import Delta, Deltas
 
 MAX_STARTS = 3
@@ -27,9 +27,9 @@ log = structlog.get_logger(__name__)
 
 
 class NotBegun(Exception):
-    """A reader's work could not begin, for a reason that may be nobody else's."""
+    """A reader's work could not begin, for a reason that may be nobody else's. None: the reader is gone."""
 
-    def __init__(self, reason: Exception) -> None:
+    def __init__(self, reason: Exception | None) -> None:
         super().__init__()
         self.reason = reason
 
@@ -114,7 +114,7 @@ class Flight:
             reader.position = len(self._deltas)
             return merge_deltas(unread)
         if self._error is not None:
-            raise self._error
+            raise reader.refusal or self._error
         if self._ended:
             raise StopAsyncIteration
         return None
@@ -137,7 +137,7 @@ class Flight:
     # In its task
 
     async def _run(self) -> None:
-        error: Exception | None = None
+        error: Exception = ApiError("The request ended before it was begun.")
         try:
             num_starts = 0
             while num_starts < MAX_STARTS:
@@ -145,15 +145,16 @@ class Flight:
                 if reader is None:
                     break
                 failure = await self._attempt(reader)
+                if failure is None:
+                    self._ended = True
+                    return
                 if isinstance(failure, NotBegun):
-                    error = error or failure.reason
+                    reader.refusal = failure.reason
                     continue
                 error, num_starts = failure, num_starts + 1
-                if error is None or isinstance(error, InvalidRequest):  # which is everybody's
+                if isinstance(error, InvalidRequest):  # which is everybody's
                     break
                 self._begin_again(error)
-            if error is None:
-                self._ended = True
             self._error = error
         finally:
             self._flights.leave(self._key, self)
@@ -225,7 +226,7 @@ class Flight:
 class FlightReader:
     """One reader's deltas: those that it has not read yet come as one. Closing it is leaving."""
 
-    __slots__ = ("_flight", "_start", "_waiter", "began", "error", "keep", "position")
+    __slots__ = ("_flight", "_start", "_waiter", "began", "error", "keep", "position", "refusal")
 
     def __init__(self, flight: Flight, start: Start, keep: Keep | None) -> None:
         self._flight = flight
@@ -236,6 +237,8 @@ class FlightReader:
         """Its own work is, or was, what is read."""
         self.position = 0
         self.error: Exception | None = None
+        self.refusal: Exception | None = None
+        """Why its own work could not begin; told where nobody else's has ended well."""
 
     def start(self) -> Deltas:
         self.began = True
