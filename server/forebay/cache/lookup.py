@@ -174,10 +174,11 @@ class Cache:
             return None
         keys = self.keys.of(caller.tenant, model_of(info, family=family), question)
         num_prompt_tokens = len(request.prompt.token_ids)
-        # Prompts that differ in spaces are one question, and have not the same number of tokens.
-        flight: Hashable = (keys.exact, num_prompt_tokens, request.sampling.max_tokens) if access.can_join else object()
-        looks = access.reads != "off" and flight not in self.flights
-        if looks and (entry := await self._find(keys, access)) is not None:
+        # Prompts that differ in spaces are one question, and have not the same number of tokens. Who goes first does not
+        # read what goes last.
+        shape = (num_prompt_tokens, request.sampling.max_tokens, caller.priority)
+        flight: Hashable = (keys.exact, *shape) if access.can_join else object()
+        if access.reads != "off" and (entry := await self._find(keys, access, flight)) is not None:
             self._touch(entry)
             return Hit(self, entry, access)
         if access.only_if_cached:
@@ -188,9 +189,9 @@ class Cache:
             return None
         return Place(self, caller, info.model_id, keys, flight, access, num_prompt_tokens)
 
-    async def _find(self, keys: Keys, access: Access) -> Entry | None:
+    async def _find(self, keys: Keys, access: Access, flight: Hashable) -> Entry | None:
         sealed = self.store.find(keys.exact)
-        if sealed is None:
+        if sealed is None and (access.only_if_cached or flight not in self.flights):
             # Another request may have stored one while this one waited.
             sealed = await self.store.get(keys.exact) or self.store.find(keys.exact)
         if sealed is None:
@@ -198,10 +199,9 @@ class Cache:
         if access.max_age_s is not None and now_ms() - sealed.created_at > access.max_age_s * 1000:
             return None
         entry = self.seal.open(sealed)
-        if entry is None or entry.scope != keys.scope:
+        if entry is None:
             self.store.discard(sealed)
-            return None
-        return entry
+        return entry  # of its very id, and so of this scope, whichever embedder's
 
     def _touch(self, entry: Entry) -> None:
         now = now_ms()
