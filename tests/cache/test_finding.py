@@ -63,7 +63,8 @@ async def begin(cache: Cache, engine: Engine, **options: object) -> Place:
 
 async def test_a_stored_answer_is_found_while_a_newer_one_is_generated(cache: Cache) -> None:
     """Whoever takes no older one waits for it; nobody else does, least of all who wants a stored one or none."""
-    assert await read_all((await begin(cache, engine := Engine(ANSWER))).join(engine.start)) == ANSWER[0]
+    engine = Engine(ANSWER)
+    assert await read_all((await begin(cache, engine)).join(engine.start)) == ANSWER[0]
     fresh = await begin(cache, engine, max_age_s=-1.0)
     reader = fresh.join(engine.start)
     assert isinstance(await look_up(cache), Hit)
