@@ -109,10 +109,10 @@ class Flight:
         if reader.error is not None:
             raise reader.error
         # Who was told nothing yet waits until it is known which run's answer it will get.
-        if reader.position < len(self._deltas) and (self._catch_up is None or reader.position > 0):
-            unread = self._deltas[reader.position :]
-            reader.position = len(self._deltas)
-            return merge_deltas(unread)
+        deltas, position = self._deltas, reader.position
+        if position < len(deltas) and (self._catch_up is None or position > 0):
+            reader.position = len(deltas)
+            return merge_deltas(deltas[position:])
         if self._error is not None:
             raise reader.refusal or self._error
         if self._ended:
@@ -195,8 +195,9 @@ class Flight:
                 return
             if self._catch_up.done:
                 self._catch_up, self._fresh = None, []
-        if not is_empty(delta):
-            self._deltas.append(delta)
+            if is_empty(delta):
+                return
+        self._deltas.append(delta)
         if len(self._deltas) >= self._merge_at:
             self._merge()
         self._wake()
@@ -220,18 +221,21 @@ class Flight:
 
     def _wake(self) -> None:
         for reader in self._readers:
-            reader.wake()
+            waiter = reader.waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
 
 
 class FlightReader:
     """One reader's deltas: those that it has not read yet come as one. Closing it is leaving."""
 
-    __slots__ = ("_flight", "_start", "_waiter", "began", "error", "keep", "position", "refusal")
+    __slots__ = ("_flight", "_start", "began", "error", "keep", "position", "refusal", "waiter")
 
     def __init__(self, flight: Flight, start: Start, keep: Keep | None) -> None:
         self._flight = flight
         self._start = start
-        self._waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        """Its own, until there is something to read."""
         self.keep = keep
         self.began = False
         """Its own work is, or was, what is read."""
@@ -249,13 +253,9 @@ class FlightReader:
 
     async def __anext__(self) -> Delta:
         while (delta := self._flight.read(self)) is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            self.waiter = asyncio.get_running_loop().create_future()
+            await self.waiter
         return delta
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     async def aclose(self) -> None:
         """Idempotent."""

@@ -190,10 +190,10 @@ class Cache:
         return Place(self, caller, info.model_id, keys, flight, access, num_prompt_tokens)
 
     async def _find(self, keys: Keys, access: Access, flight: Hashable) -> Entry | None:
-        sealed = self.store.find(keys.exact)
-        if sealed is None and (access.only_if_cached or flight not in self.flights):
-            # Another request may have stored one while this one waited.
-            sealed = await self.store.get(keys.exact) or self.store.find(keys.exact)
+        if access.only_if_cached or flight not in self.flights:
+            sealed = await self.store.get(keys.exact)
+        else:
+            sealed = self.store.find(keys.exact)
         if sealed is None:
             return None
         if access.max_age_s is not None and now_ms() - sealed.created_at > access.max_age_s * 1000:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -110,6 +110,10 @@ def read_entries(connection: sqlite3.Connection, ids: Iterable[str], now: int) -
         if row is not None:
             found[entry_id] = Sealed(*row)
     return found
+
+
+def all_ids(connection: sqlite3.Connection) -> Iterator[str]:
+    return (entry_id for (entry_id,) in connection.execute("SELECT id FROM entries"))
 
 
 def read_embeddings(connection: sqlite3.Connection, scope: str, now: int, limit: int) -> list[tuple[str, bytes]]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import groupby
 from typing import TypeVar
 
 import structlog
@@ -21,6 +22,9 @@ MAX_CALLS = 32
 
 MAX_WRITES = 512
 """That wait to be written. Further ones are left out: what is not stored is generated again."""
+
+GATHER_S = 0.05
+"""How long what is to be written gathers, to be written together: a transaction each costs more than a look-up."""
 
 PROBE_S = 0.5
 HEAR_S = 0.5
@@ -58,7 +62,10 @@ class TieredStore:
         self._num_purges = 0
         """What is read while something is purged may be of what goes."""
         self._places = asyncio.Semaphore(MAX_CALLS)
-        self._queue: asyncio.Queue[Write] = asyncio.Queue(MAX_WRITES)
+        self._waiting: list[Write | str] = []
+        """What is to be done, or the id of what is to be added, in this order."""
+        self._has_waiting = asyncio.Event()
+        self._all_written = asyncio.Event()
         self._probe: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -76,11 +83,13 @@ class TieredStore:
 
     async def get(self, entry_id: str) -> Sealed | None:
         found = self._memory.find(entry_id)
-        if found is not None:
+        if found is not None or self._lasting.lacks(entry_id):
             return found
         num_purges = self._num_purges
         found = await self._read(lambda: self._lasting.get(entry_id))
-        if found is not None and num_purges == self._num_purges:
+        if found is None:
+            return self._memory.find(entry_id)  # another request may have stored one meanwhile
+        if num_purges == self._num_purges:
             self._memory.put(found)
         return found
 
@@ -93,7 +102,7 @@ class TieredStore:
         """Found from now on, and stored soon."""
         self._memory.put(entry)
         # Held by the memory tier alone, so that what waits costs next to nothing.
-        self._later(partial(self._add, entry.id))
+        self._later(entry.id)
 
     def touch(self, entry_id: str) -> None:
         """It was used just now."""
@@ -125,9 +134,10 @@ class TieredStore:
 
     async def close(self) -> None:
         """Writes what waits, if that goes at once."""
-        if self._tasks and not self._lacks:
+        if self._tasks and self._waiting and not self._lacks:
+            self._all_written = asyncio.Event()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._queue.join(), CLOSE_S)
+                await asyncio.wait_for(self._all_written.wait(), CLOSE_S)
         tasks = [task for task in (*self._tasks, self._probe) if task is not None]
         for task in tasks:
             task.cancel()
@@ -168,16 +178,18 @@ class TieredStore:
 
     # Writes
 
-    def _later(self, write: Write) -> None:
-        try:
-            self._queue.put_nowait(write)
-        except asyncio.QueueFull:
+    def _later(self, write: Write | str) -> None:
+        if len(self._waiting) >= MAX_WRITES:
             self.num_left_out += 1
+        else:
+            self._waiting.append(write)
+            self._has_waiting.set()
 
-    async def _add(self, entry_id: str) -> None:
-        """Unless it was purged meanwhile."""
-        if (entry := self._memory.peek(entry_id)) is not None:
-            await self._lasting.add(entry)
+    async def _add(self, *ids: str) -> None:
+        """Those that were not purged meanwhile."""
+        entries = [entry for entry_id in ids if (entry := self._memory.peek(entry_id)) is not None]
+        if entries:
+            await self._lasting.add(*entries)
 
     async def _write(self) -> None:
         while True:
@@ -185,16 +197,31 @@ class TieredStore:
                 await asyncio.sleep(PROBE_S)
                 self._lacks = not await self._give_back()
                 continue
-            write = await self._queue.get()
+            await self._has_waiting.wait()
+            await asyncio.sleep(GATHER_S)
             try:
                 async with self._writing:
-                    await write()
+                    await self._write_all(list(self._waiting))
                 self.writes.succeeded()
             except Exception as exc:
                 self._lacks = True
                 self.writes.failed(_reason(exc))
-            finally:
-                self._queue.task_done()
+
+    async def _write_all(self, writes: Sequence[Write | str]) -> None:
+        """In their order, those that follow each other together; then nothing of them waits, written or not."""
+        try:
+            for are_ids, group in groupby(writes, lambda write: isinstance(write, str)):
+                if are_ids:
+                    await self._add(*(write for write in group if isinstance(write, str)))
+                else:
+                    for write in group:
+                        if not isinstance(write, str):
+                            await write()
+        finally:
+            del self._waiting[: len(writes)]
+            if not self._waiting:
+                self._has_waiting.clear()
+                self._all_written.set()
 
     async def _give_back(self) -> bool:
         """To a store that is back and may have lost everything: what this server still knows. Whether it is back."""

@@ -38,10 +38,17 @@ class RedisStore:
         self._heard: int | None = None
         self._script = Script((Path(__file__).parent / "store.lua").read_text(encoding="utf-8"))
 
+    def lacks(self, entry_id: str) -> bool:
+        return False  # another server may have stored it
+
     async def get(self, entry_id: str) -> Sealed | None:
         return self._alive(await self._do("get", entry_id))
 
-    async def add(self, entry: Sealed) -> None:
+    async def add(self, *entries: Sealed) -> None:
+        for entry in entries:
+            await self._add(entry)
+
+    async def _add(self, entry: Sealed) -> None:
         quotas = self._quotas
         if entry.num_bytes > min(quotas.tenant_bytes, quotas.max_bytes):
             return
