@@ -46,10 +46,11 @@ def cache(store: TieredStore) -> Cache:
     return cache_over(store)
 
 
-async def look_up(cache: Cache, *, priority: Priority = "interactive", **controls: object) -> Hit | Place | None:
+async def look_up(cache: Cache, *, priority: Priority = "interactive", **asked: object) -> Hit | Place | None:
     chat = Chat(({"role": "user", "content": "What is in a dam?"},))
     request = GenerationRequest("r", Prompt((1, 2)), GREEDY)
-    ask = cache.ask_chat(chat, GREEDY, Controls(**controls), max_tokens=16, include_reasoning=True)  # type: ignore[arg-type]
+    controls = Controls(**asked)  # type: ignore[arg-type]
+    ask = cache.ask_chat(chat, GREEDY, controls, max_tokens=16, include_reasoning=True)
     caller = replace(Caller("acme", "k"), priority=priority)
     return await cache.look_up(caller, RequestRecord("r", "chat"), ask, [request], INFO, None)
 

@@ -174,8 +174,8 @@ class Cache:
             return None
         keys = self.keys.of(caller.tenant, model_of(info, family=family), question)
         num_prompt_tokens = len(request.prompt.token_ids)
-        # Prompts that differ in spaces are one question, and have not the same number of tokens. Who goes first does not
-        # read what goes last.
+        # Prompts that differ in spaces are one question, and have not the same number of tokens. Who goes first does
+        # not read what goes last.
         shape = (num_prompt_tokens, request.sampling.max_tokens, caller.priority)
         flight: Hashable = (keys.exact, *shape) if access.can_join else object()
         if access.reads != "off" and (entry := await self._find(keys, access, flight)) is not None:
