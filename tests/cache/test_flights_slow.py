@@ -20,12 +20,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
 
 
 def test_slow_followers_slow_nobody_and_get_it_all(server: ServerProcess) -> None:
-    """Twenty that read nothing until the others are through, of a long answer."""
+    """Eight that read nothing until the others are through, of a long answer."""
     with closing(Asker(server)) as asker:
-        seen = crowd(server, asker, num_slow=20, num_tokens=12_000)
+        seen = crowd(server, asker, num_slow=8, num_tokens=12_000)
         assert seen.fast_s < seen.engine_s + 3
-        assert seen.slow_finished_before < 20
-        assert seen.whole == 24
+        assert seen.slow_finished_before < 8
+        assert seen.whole == 12
         assert seen.growth_mib < 40
         assert asker.drift() == NO_DRIFT
         assert asker.ledger.num_open() == 0

@@ -1,4 +1,4 @@
-"""What a Redis that is lost, hung, flushed or full does to a cache under load: requests go on, and it is filled again."""
+"""What a Redis that is lost, hung, flushed or full does to a cache under load: requests go on, it is filled again."""
 
 from __future__ import annotations
 
