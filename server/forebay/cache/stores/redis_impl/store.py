@@ -36,6 +36,7 @@ class RedisStore:
         self._now_ms = now_ms
         self._searches = searches
         self._heard: int | None = None
+        self._began = b""
         self._script = Script((Path(__file__).parent / "store.lua").read_text(encoding="utf-8"))
 
     def lacks(self, entry_id: str) -> bool:
@@ -107,9 +108,10 @@ class RedisStore:
 
     async def purges(self) -> Sequence[Purge]:
         """Those that were told of so long ago that nobody knows them any more are taken for everything."""
-        last, told = await self._do("told", "" if self._heard is None else self._heard)
-        missed = self._heard is not None and len(told) < last - self._heard
-        self._heard = last
+        heard, known = self._heard, self._began
+        last, told, began = await self._do("told", "" if heard is None else heard, known)
+        missed = heard is not None and len(told) < last - (heard if began == known else 0)
+        self._heard, self._began = last, began
         return [Purge()] if missed else [Purge(**orjson.loads(one)) for one in told]
 
     async def ping(self, *, writes: bool = False) -> None:
