@@ -48,12 +48,13 @@ class Flights:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._flights
 
-    def join(self, key: Hashable, start: Start, *, keep: Keep | None = None) -> FlightReader:
+    def join(self, key: Hashable, start: Start, *, keep: Keep | None = None, whole: bool = False) -> FlightReader:
         """Reads the answer that is under way under this key from its beginning, or begins one. To be closed.
 
         `start` begins the work, of one choice, when it is needed: at once, later where the work of another has failed,
         or never; where that raises `NotBegun`, another reader's does. `keep` is told a whole answer that it began,
-        before the next one with this key would begin another; it must not wait.
+        before the next one with this key would begin another; it must not wait. `whole`: of what comes after the first
+        delta nothing is wanted before all is there, so nobody is woken for it.
         """
         flight = self._flights.get(key)
         if flight is None:
@@ -61,7 +62,7 @@ class Flights:
             self.num_started += 1
         else:
             self.num_joined += 1
-        return flight.join(start, keep)
+        return flight.join(start, keep, whole=whole)
 
     def leave(self, key: Hashable, flight: Flight) -> None:
         """The next one with this key begins anew. Idempotent."""
@@ -95,8 +96,8 @@ class Flight:
         self._ended = False
         self._task: asyncio.Task[None] | None = None
 
-    def join(self, start: Start, keep: Keep | None) -> FlightReader:
-        reader = FlightReader(self, start, keep)
+    def join(self, start: Start, keep: Keep | None, *, whole: bool) -> FlightReader:
+        reader = FlightReader(self, start, keep, whole=whole)
         self._readers.append(reader)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -220,7 +221,10 @@ class Flight:
         self._merge_at = len(merged) + MAX_PIECES
 
     def _wake(self) -> None:
+        goes_on = not self._ended and self._error is None
         for reader in self._readers:
+            if goes_on and reader.whole and reader.position > 0:
+                continue
             waiter = reader.waiter
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
@@ -229,14 +233,15 @@ class Flight:
 class FlightReader:
     """One reader's deltas: those that it has not read yet come as one. Closing it is leaving."""
 
-    __slots__ = ("_flight", "_start", "began", "error", "keep", "position", "refusal", "waiter")
+    __slots__ = ("_flight", "_start", "began", "error", "keep", "position", "refusal", "waiter", "whole")
 
-    def __init__(self, flight: Flight, start: Start, keep: Keep | None) -> None:
+    def __init__(self, flight: Flight, start: Start, keep: Keep | None, *, whole: bool) -> None:
         self._flight = flight
         self._start = start
         self.waiter: asyncio.Future[None] | None = None
         """Its own, until there is something to read."""
         self.keep = keep
+        self.whole = whole
         self.began = False
         """Its own work is, or was, what is read."""
         self.position = 0
