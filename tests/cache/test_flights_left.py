@@ -49,7 +49,8 @@ def question() -> str:
 def test_whoever_began_it_leaves(
     server: ServerProcess, asker: Asker, witness: Witness, question: str, num_tokens: int, way: Any
 ) -> None:
-    """Before the first token, after it, in the middle, near the end: the others have all of it, generated once; he pays for all that was generated, at its price, and his row says that he had left."""
+    """Before the first token, after it, in the middle, near the end: the others have all of it, generated once; he pays
+    for all that was generated, at its price, and his row says that he had left."""
     leader = Leader(server, witness, question, metadata=LATE)
     with ThreadPoolExecutor(4) as pool:
         asked = follow(asker, question, 4, pool)
