@@ -11,6 +11,8 @@ import pytest
 
 from support.server import ServerProcess
 
+pytestmark = pytest.mark.prove
+
 MODEL = "SmolLM2-135M-Instruct"
 
 

@@ -46,9 +46,12 @@ async def test_what_is_put_together_is_written_together(stores: Stores) -> None:
         store.discard(sealed("a"))
         store.discard(sealed("b"))
         store.put(sealed("b"))
-        await eventually(lambda: has(lasting, "b"))
-        assert lasting.calls["add"] == 2
-        assert [await has(lasting, name) for name in "abcd"] == [False, True, True, True]
+
+        async def all_done() -> bool:
+            found = [await has(lasting, name) for name in "abcd"]
+            return lasting.calls["add"] == 2 and found == [False, True, True, True]
+
+        await eventually(all_done)
 
 
 async def test_what_waits_when_it_closes_is_written(tmp_path: Path) -> None:
