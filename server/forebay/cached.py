@@ -88,7 +88,7 @@ class Cached:
         if not joins:
             ticket.wait(num_prompt_tokens)
         share = Share(partial(self._begin, caller, work), None if joins else ticket)
-        reader = place.join(share.start)
+        reader = place.join(share.start, whole=not record.stream)
         account: Account | None = None
         try:
             affordable, account = await self._reserving.reserve(caller, record, work, shared=True, joins=joins)

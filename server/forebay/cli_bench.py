@@ -1,4 +1,4 @@
-"""`forebay bench serve | compare | frontend | engine | guard | soak | short`: load on servers, figures, reports."""
+"""`forebay bench serve | compare | cache | engine | frontend | guard | soak | short`: load on servers, and figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from forebay.bench.flags import add_dataset, add_figures, add_load, add_target, positive, read_plan, whole
+from forebay.bench.flags import (
+    CHAT,
+    add_dataset,
+    add_figures,
+    add_load,
+    add_target,
+    json_object,
+    positive,
+    read_plan,
+    read_target,
+    whole,
+)
 from forebay.bench.intervals import MIN_PAIRS
 from forebay.bench.peers import PEERS
 from forebay.errors import ConfigurationError
@@ -22,7 +33,7 @@ EXIT_FAILURES = 1
 
 def add_bench_commands(bench: argparse.ArgumentParser) -> None:
     """Each sets `run`, which takes the arguments and returns the exit code."""
-    commands = bench.add_subparsers(required=True, metavar="{serve,compare,frontend,engine,guard,soak,short}")
+    commands = bench.add_subparsers(required=True, metavar="{serve,compare,cache,engine,frontend,guard,soak,short}")
     serve = commands.add_parser("serve", help="put a load on a server and measure it, at one or several rates")
     serve.add_argument("--base-url", default="http://127.0.0.1:8000", help="default %(default)s")
     serve.add_argument("--result-dir", type=Path, help="write JSON and CSV there")
@@ -45,7 +56,26 @@ def add_bench_commands(bench: argparse.ArgumentParser) -> None:
         add_dataset(parser)
         add_figures(parser)
         parser.set_defaults(run=run)
+    _add_cache(commands)
     _add_own(commands)
+
+
+def _add_cache(commands: Any) -> None:
+    cache = commands.add_parser("cache", help="questions that come again, in the same or other words: hits and savings")
+    cache.add_argument("--base-url", default="http://127.0.0.1:8000", help="default %(default)s")
+    add_target(cache)
+    add = cache.add_argument_group("load").add_argument
+    add("--num-requests", type=whole, default=2000, help="default %(default)s")
+    add("--num-questions", type=whole, default=200, help="different ones, default %(default)s")
+    add("--skew", type=float, default=1.0, help="exponent of Zipf's law, default %(default)g")
+    add("--reworded", type=float, default=0.3, help="share of requests in other words, default %(default)g")
+    add("--max-tokens", type=whole, default=128, help="of an answer; those that it cuts short are not stored")
+    add("--max-concurrency", type=whole, default=8, help="requests at once, default %(default)s")
+    add("--no-stream", action="store_true", help="ask for whole answers")
+    add("--extra-body", type=json_object, default={}, metavar="JSON", help="fields for every request's body")
+    add("--seed", type=int, default=0, help="default %(default)s")
+    add("--json", action="store_true", help="one JSON object")
+    cache.set_defaults(run=_cache)
 
 
 def _add_own(commands: Any) -> None:
@@ -143,6 +173,28 @@ def _run_pairs(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dic
         rest_s = REST_S if args.peer else 0.0
         ran = run_quick(run_pairs(*plans, args.pairs, None if args.json else _show_pair, rest_s=rest_s))
     return [each.result for each in ran[0]], [each.result for each in ran[1]]
+
+
+def _cache(args: argparse.Namespace) -> int:
+    from forebay.bench.cache_replay import Load, Replay, run_replay
+    from forebay.bench.environment import environment
+    from forebay.bench.progress import Progress
+    from forebay.bench.quick import run_quick
+    from forebay.cli_data import print_json
+
+    if args.endpoint != CHAT:
+        raise ConfigurationError(f"Questions are asked of {CHAT} only.")
+    replay = Replay(args.num_requests, args.num_questions, args.skew, args.reworded, args.seed)
+    load = Load(args.model, args.max_tokens, args.max_concurrency, not args.no_stream, args.extra_body)
+    where, progress = environment(), Progress("cache", args.num_requests)
+    found = run_quick(run_replay(read_target(args, args.base_url), replay, load, progress.count))
+    progress.close()
+    if args.json:
+        print_json({"cache": found, "environment": where})
+    else:
+        for name, value in found.items():
+            print(f"{name:<30}{value:.3f}" if isinstance(value, float) else f"{name:<30}{value}")
+    return EXIT_FAILURES if found["failed"] else 0
 
 
 def _frontend(args: argparse.Namespace) -> int:

@@ -151,7 +151,7 @@ class Run:
         share = self._share
         await share.decided.wait()
         if share.account is None:
-            raise NotBegun(ApiError("The request ended before it was begun."))
+            raise NotBegun(None)
         try:
             deltas, self._source = await share.begin(share)
         except ApiError as exc:

@@ -13,10 +13,12 @@ from structlog.testing import capture_logs
 
 from forebay.cache.index import Index
 from forebay.cache.stores.base import CacheUnavailable, Held, Quotas
+from forebay.cache.stores.memory_impl import MemoryStore
 from forebay.cache.stores.sqlite_impl import SqliteStore
 from forebay.cache.stores.sqlite_rows import FILE_NAME, SET_ASIDE
-from support.cache_stores import AMPLE, Clock
-from support.entries import embedding, sealed, sized
+from support.cache_stores import AMPLE, Clock, Watched
+from support.entries import embedding, seal, sealed, sized
+from support.tiers import tiered
 
 
 def store_in(
@@ -146,6 +148,30 @@ async def test_what_another_process_deleted_is_no_neighbour(tmp_path: Path) -> N
     assert await server.held() == {"acme": Held(1, 8_000)}
     await server.close()
     await beside.close()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("body", "a text"), ("body", 5), ("expires_at", "soon"), ("epoch", b"7"), ("tenant", b"\xff"), ("model", 1.5)],
+)
+async def test_values_of_other_kinds_are_not_ours(tmp_path: Path, column: str, value: object) -> None:
+    """SQLite lets a column hold anything: such an entry is handed over as one whose seal does not hold."""
+    store = store_in(tmp_path)
+    await store.add(sealed("a"))
+    with sqlite3.connect(tmp_path / FILE_NAME) as file:
+        kept = "CAST(? AS TEXT)" if value == b"\xff" else "?"
+        file.execute(f"UPDATE entries SET {column} = {kept}", (value,))
+    file.close()
+    front = MemoryStore(AMPLE, Clock())
+    opening = seal()
+    async with tiered(Watched(store), front) as cache:
+        found = await cache.get("a")
+        if found is not None:  # `soon` is no time, so it may have ended
+            assert opening.open(found) is None
+            cache.discard(found)
+        cache.put(sealed("a"))
+        assert await cache.get("a") == sealed("a")
+        assert not cache.reads.num_failures
 
 
 async def test_space_is_given_back(tmp_path: Path) -> None:

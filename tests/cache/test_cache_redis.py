@@ -75,6 +75,24 @@ async def test_while_redis_is_away_requests_go_on(fault: str, tmp_path: Path) ->
         assert len([line for line in logs if line["event"].endswith("_unavailable")]) <= 4
 
 
+async def test_who_leaves_while_he_waits_leaves_nothing_behind(tmp_path: Path) -> None:
+    """His answer, which comes later, is nobody else's; nobody waits in his place, and the store is not away for it."""
+    async with harmed(tmp_path) as (lasting, _, proxy), tiered(lasting) as store:
+        for name in "abc":
+            await lasting.inner.add(sealed(name))
+        proxy.delay_s = TIMEOUT_S / 4
+        for _ in range(MAX_CALLS):
+            leaving = [asyncio.create_task(store.get("a")) for _ in range(3)]
+            await asyncio.sleep(0.005)
+            for task in leaving:
+                task.cancel()
+            await asyncio.gather(*leaving, return_exceptions=True)
+        found = await asyncio.gather(*(store.get(name) for name in "bcx"))
+        assert [None if one is None else one.id for one in found] == ["b", "c", None]
+        assert not store.reads.num_failures
+        assert not store.reads.is_open
+
+
 async def test_a_redis_that_was_flushed_is_filled_again(tmp_path: Path) -> None:
     """What is in memory is served on, what is not is stored again when it was generated again."""
     async with harmed(tmp_path) as (lasting, running, _), tiered(lasting) as store:
@@ -86,6 +104,27 @@ async def test_a_redis_that_was_flushed_is_filled_again(tmp_path: Path) -> None:
         await eventually(lambda: has(lasting, "b"))
         assert [near.entry.id for near in await store.nearest("s1", embedding(1), 2)] == ["b"]
         assert (await store.held())["acme"].num_entries == 1
+
+
+async def test_purges_are_heard_of_also_after_a_flush(tmp_path: Path) -> None:
+    """A Redis that has lost everything counts them anew: more of them than before must not pass for those."""
+    async with harmed(tmp_path) as (_, running, _):
+        one, other = (RedisStore(RedisLink(running.url, "", 5.0), AMPLE, Clock()) for _ in range(2))
+        assert await one.purges() == []
+        for name in ("a", "b"):
+            await other.delete(name)
+        assert [told.entry_id for told in await one.purges()] == ["a", "b"]
+        running.command("FLUSHALL")
+        for name in ("c", "d", "e"):
+            await other.delete(name)
+        assert [told.entry_id for told in await one.purges()] == ["c", "d", "e"]
+        assert await one.purges() == []
+        running.command("FLUSHALL")
+        assert await one.purges() == []
+        await other.delete("f")
+        assert [told.entry_id for told in await one.purges()] == ["f"]
+        await one.close()
+        await other.close()
 
 
 async def test_a_redis_without_vector_sets_is_told_of_once(tmp_path: Path) -> None:

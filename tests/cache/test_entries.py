@@ -75,6 +75,13 @@ def test_whatever_was_changed_is_noticed(field: dataclasses.Field[object]) -> No
     assert opening.open(good) is not None
 
 
+def test_a_number_that_nobody_could_sign_is_not_ours() -> None:
+    """Whoever can write to Redis can write any."""
+    opening = seal()
+    assert opening.open(dataclasses.replace(sealed(), expires_at=10**30)) is None
+    assert opening.num_refused == 1
+
+
 def test_bytes_cannot_move_from_the_vector_to_the_body() -> None:
     """What is signed tells where one ends."""
     good = sealed(vector=embedding(1))

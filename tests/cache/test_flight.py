@@ -41,6 +41,22 @@ async def test_a_reader_alone_gets_the_deltas_as_they_come() -> None:
     await reader.aclose()
 
 
+async def test_who_wants_it_whole_is_not_woken_for_every_token() -> None:
+    """He is told the first delta and the rest as one, whoever else reads it bit by bit; also where it fails midway."""
+    engine, flights = Engine(SCRIPT, {2: (4, GONE)}), Flights()
+    for _ in range(2):
+        whole, other = join(flights, engine, whole=True), join(flights, engine)
+        by_bits = asyncio.create_task(read_all(other))
+        read = [delta async for delta in whole]
+        await whole.aclose()
+        assert len(read) == 2
+        assert merge_deltas(read) == await by_bits == WHOLE
+    assert engine.num_runs == 3
+    alone = join(flights, Engine(SCRIPT, {1: (4, GONE)}), whole=True)
+    with pytest.raises(EngineUnavailable):
+        await read_all(alone)
+
+
 async def test_other_work_is_other_work() -> None:
     """Another key is another flight; so is the same key once the answer has ended."""
     engine, flights = Engine(SCRIPT), Flights()
@@ -160,19 +176,23 @@ async def test_closing_ends_all(turns: int) -> None:
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.integers(0, 12), st.one_of(st.none(), st.integers(0, 12)), st.integers(0, 3)),
+        st.tuples(st.integers(0, 12), st.one_of(st.none(), st.integers(0, 12)), st.integers(0, 3), st.booleans()),
         min_size=1,
         max_size=6,
     ),
     st.lists(st.integers(0, len(SCRIPT)), max_size=MAX_STARTS - 1),
 )
-def test_whoever_stays_gets_a_whole_answer(readers: list[tuple[int, int | None, int]], failures: list[int]) -> None:
+def test_whoever_stays_gets_a_whole_answer(
+    readers: list[tuple[int, int | None, int, bool]], failures: list[int]
+) -> None:
     """Whoever joins and leaves when, reads however slowly, and wherever runs fail, as long as somebody is left to begin
     again; nobody gets a token twice or out of order, and the engine is let go of."""
 
-    async def one(flights: Flights, engine: Engine, joins_at: int, leaves_at: int | None, pace: int) -> None:
+    async def one(
+        flights: Flights, engine: Engine, joins_at: int, leaves_at: int | None, pace: int, whole: bool
+    ) -> None:
         await settle(joins_at)
-        reader = join(flights, engine)
+        reader = join(flights, engine, whole=whole)
         read: list[Delta] = []
         try:
             async for delta in reader:

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from forebay.cache.flight import MAX_STARTS, Flights
+from forebay.cache.flight import MAX_STARTS, FlightReader, Flights, NotBegun
 from forebay.engines.mailbox import merge_deltas
-from forebay.errors import EngineUnavailable, InvalidRequest, RateLimited
+from forebay.errors import EngineUnavailable, InvalidRequest, Overloaded, RateLimited
 from forebay.types import Delta
 from support.flying import KEY, Engine, join, read_all, read_some, script, settle
 
@@ -130,3 +130,23 @@ async def test_a_beginning_that_fails_is_tried_by_the_next() -> None:
 
     first, second = flights.join(KEY, refused), join(flights, engine)  # type: ignore[arg-type]
     assert await asyncio.gather(read_all(first), read_all(second)) == [WHOLE, WHOLE]
+
+
+async def test_where_nobody_can_begin_each_gets_his_own_reason() -> None:
+    """Whose client is gone has none, and it is nobody else's; one that began well afterwards answers all of them."""
+    reasons = [None, Overloaded("The queue is full."), RateLimited("Not you.")]
+
+    def refusing(reason: Exception | None) -> FlightReader:
+        def refused() -> Engine:
+            raise NotBegun(reason)
+
+        return flights.join(KEY, refused)  # type: ignore[arg-type]
+
+    flights = Flights()
+    gone, *others = [refusing(reason) for reason in reasons]
+    await gone.aclose()
+    assert await asyncio.gather(*map(read_all, others), return_exceptions=True) == reasons[1:]
+    gone, *others = [refusing(reason) for reason in reasons]
+    assert await read_all(join(flights, Engine(SCRIPT))) == WHOLE
+    assert await asyncio.gather(*map(read_all, others)) == [WHOLE] * 2
+    await gone.aclose()

@@ -55,6 +55,21 @@ async def test_a_text_is_embedded_once_and_remembered():
     assert embedder.batches == [["a text"]]
 
 
+async def test_what_one_has_asked_is_not_remembered_for_another():
+    """Whoever asks it next takes as long as if nobody had: otherwise the time would tell him that somebody did."""
+    embedder = _Counting()
+    async with _started(embedder, max_batch=1) as batcher:
+        for owner in ("acme", "globex", "acme"):
+            await batcher.embed("a secret question", apart=owner)
+        assert embedder.batches == [["a secret question"]] * 2
+        embedder.free.clear()
+        waiting = [asyncio.create_task(batcher.embed("another", apart=owner)) for owner in ("acme", "globex")]
+        await asyncio.sleep(0.01)
+        embedder.free.set()
+        await asyncio.gather(*waiting)
+    assert embedder.batches[2:] == [["another"]] * 2
+
+
 async def test_what_waits_becomes_a_batch_off_the_loops_thread():
     """While the thread works on one text the others gather, at most `max_batch` at a time; equal ones count once."""
     embedder = _Counting()

@@ -41,6 +41,10 @@ class Watched:
         self.inner = inner
         self.calls: Counter[str] = Counter()
 
+    def lacks(self, entry_id: str) -> bool:
+        """Which asks nobody."""
+        return self.inner.lacks(entry_id)
+
     def __getattr__(self, name: str) -> Any:
         self.calls[name] += 1
         return getattr(self.inner, name)

@@ -40,7 +40,7 @@ def add_load(parser: argparse.ArgumentParser) -> None:
     add("--no-stream", action="store_true", help="ask for whole answers")
     add("--ignore-eos", action="store_true", help="answers as long as asked for (vLLM, Forebay)")
     add("--self-timed", action="store_true", help="requests come when the dataset says")
-    add("--extra-body", type=_object, default={}, metavar="JSON", help="fields for every request's body")
+    add("--extra-body", type=json_object, default={}, metavar="JSON", help="fields for every request's body")
     add("--seed", type=int, help="default: another one each time, so that no cache knows the prompts")
 
 
@@ -68,9 +68,8 @@ def add_figures(parser: argparse.ArgumentParser) -> None:
     add("--save-detailed", action="store_true", help="add every request, with its text, to the results")
 
 
-def read_plan(args: argparse.Namespace, base_url: str) -> Plan:
-    """Raises ConfigurationError for flags that do not go together."""
-    target = Target(
+def read_target(args: argparse.Namespace, base_url: str) -> Target:
+    return Target(
         base_url=base_url,
         endpoint=args.endpoint,
         api_key=args.api_key or os.environ.get("OPENAI_API_KEY"),
@@ -78,6 +77,10 @@ def read_plan(args: argparse.Namespace, base_url: str) -> Plan:
         timeout_s=args.timeout_s,
         verify_tls=not args.insecure,
     )
+
+
+def read_plan(args: argparse.Namespace, base_url: str) -> Plan:
+    """Raises ConfigurationError for flags that do not go together."""
     dataset = DatasetOptions(
         name=args.dataset_name,
         path=args.dataset_path,
@@ -92,7 +95,7 @@ def read_plan(args: argparse.Namespace, base_url: str) -> Plan:
         token_ids=args.token_ids,
     )
     return Plan(
-        target=target,
+        target=read_target(args, base_url),
         steps=make_steps(args.request_rate, args.max_concurrency, args.num_prompts),
         dataset=dataset,
         model=args.model,
@@ -149,7 +152,7 @@ def _range(text: str) -> range:
     return found
 
 
-def _object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
     value = orjson.loads(text)
     if not isinstance(value, dict):
         raise ValueError(text)

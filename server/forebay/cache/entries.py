@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import math
 import random
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -16,8 +14,9 @@ import orjson
 from forebay.cache.scope import derived
 from forebay.engines.mailbox import merge_deltas
 from forebay.types import Delta, FinishReason, Usage
+from forebay.values import value
 
-FORMAT = 1
+FORMAT = 2
 MAC_BYTES = 16
 MAX_DELTAS = 16
 """Into which an answer is merged: each costs a hit some microseconds to read and more to send."""
@@ -32,7 +31,7 @@ MAX_EXPANSION = 8
 """How many times larger than the largest body an entry may be before it is compressed."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """An answer with what it answered. `id` is the exact key of its question; `scope` the key of its scope.
 
@@ -54,7 +53,7 @@ class Entry:
     embedding: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Sealed:
     """An entry as stores hold it: what they look for and count beside what they do not read.
 
@@ -74,7 +73,8 @@ class Sealed:
     @property
     def num_bytes(self) -> int:
         """What it counts as in quotas."""
-        return OVERHEAD_BYTES + len(self.body) + len(self.embedding or b"")
+        embedding = self.embedding
+        return OVERHEAD_BYTES + len(self.body) + (0 if embedding is None else len(embedding))
 
 
 class Seal:
@@ -94,10 +94,12 @@ class Seal:
             packed = orjson.dumps([entry.text, entry.finish_reason, numbers, rows])
         except orjson.JSONEncodeError:
             return None
-        body = zlib.compress(packed, 1)
-        if len(body) + MAC_BYTES > self._max_bytes or len(packed) > self._max_bytes * MAX_EXPANSION:
+        if len(packed) > self._max_bytes * MAX_EXPANSION:
             return None
-        unsigned = Sealed(
+        body = zlib.compress(packed, 1)
+        if len(body) + MAC_BYTES > self._max_bytes:
+            return None
+        return Sealed(
             entry.id,
             entry.scope,
             entry.tenant,
@@ -106,14 +108,17 @@ class Seal:
             entry.created_at,
             entry.expires_at,
             entry.embedding,
-            body,
+            self._mac(entry, body) + body,
         )
-        return replace(unsigned, body=self._mac(unsigned, body) + body)
 
     def open(self, sealed: Sealed) -> Entry | None:
         """None where anything of it was not written by us; that is counted."""
         mac, body = sealed.body[:MAC_BYTES], sealed.body[MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(sealed, body)):
+        try:
+            is_ours = hmac.compare_digest(mac, self._mac(sealed, body))
+        except orjson.JSONEncodeError:  # a number of more than 64 bits
+            is_ours = False
+        if not is_ours:
             self.num_refused += 1
             return None
         text, finish_reason, usage, rows = orjson.loads(zlib.decompress(body))
@@ -132,7 +137,7 @@ class Seal:
             sealed.embedding,
         )
 
-    def _mac(self, sealed: Sealed, body: bytes) -> bytes:
+    def _mac(self, sealed: Entry | Sealed, body: bytes) -> bytes:
         """A JSON array tells where it ends and how long what follows it is, so no two entries have one message."""
         head = orjson.dumps(
             [
@@ -142,7 +147,7 @@ class Seal:
             ]
         )
         message = head + (sealed.embedding or b"") + body
-        return hmac.new(self._secret, message, hashlib.sha256).digest()[:MAC_BYTES]
+        return hmac.digest(self._secret, message, "sha256")[:MAC_BYTES]
 
 
 def expiry(created_at: int, ttl_s: float) -> int:
@@ -150,23 +155,22 @@ def expiry(created_at: int, ttl_s: float) -> int:
     return created_at + round(ttl_s * 1000 * (1 - JITTER * random.random()))
 
 
-def _merged(deltas: Sequence[Delta]) -> list[Delta]:
+def _merged(deltas: Sequence[Delta]) -> Sequence[Delta]:
     """As many as may be, of about as many each."""
-    size = max(1, math.ceil(len(deltas) / MAX_DELTAS))
+    if len(deltas) <= MAX_DELTAS:
+        return deltas
+    size = math.ceil(len(deltas) / MAX_DELTAS)
     return [merge_deltas(list(deltas[begin : begin + size])) for begin in range(0, len(deltas), size)]
 
 
-def _row(delta: Delta) -> list[Any]:
-    """Its fields up to the last that differs from its default; what is not replayed is left out."""
-    row = [delta.text, delta.token_ids, delta.reasoning, delta.num_reasoning_tokens, delta.finish_reason]
-    row += [delta.stop_reason, delta.num_cached_tokens]
-    while row and row[-1] == _DEFAULTS[len(row) - 1]:
-        row.pop()
-    return row
+def _row(delta: Delta) -> tuple[Any, ...]:
+    """What is replayed of it."""
+    last = (delta.finish_reason, delta.stop_reason, delta.num_cached_tokens)
+    return (delta.text, delta.token_ids, delta.reasoning, delta.num_reasoning_tokens, *last)
 
 
 def _delta(row: Sequence[Any]) -> Delta:
-    text, token_ids, reasoning, num_reasoning, finish, stop, num_cached = [*row, *_DEFAULTS[len(row) :]]
+    text, token_ids, reasoning, num_reasoning, finish, stop, num_cached = row
     return Delta(
         0,
         text,
@@ -177,6 +181,3 @@ def _delta(row: Sequence[Any]) -> Delta:
         reasoning=reasoning,
         num_reasoning_tokens=num_reasoning,
     )
-
-
-_DEFAULTS: tuple[Any, ...] = ("", (), "", 0, None, None, 0)

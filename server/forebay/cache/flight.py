@@ -11,7 +11,7 @@ import structlog
 
 from forebay.cache.catch_up import CatchUp, Diverged, is_empty
 from forebay.engines.mailbox import merge_deltas
-from forebay.errors import InvalidRequest, ShuttingDown
+from forebay.errors import ApiError, InvalidRequest, ShuttingDown
 from forebay.types import Delta, Deltas
 
 MAX_STARTS = 3
@@ -27,9 +27,9 @@ log = structlog.get_logger(__name__)
 
 
 class NotBegun(Exception):
-    """A reader's work could not begin, for a reason that may be nobody else's."""
+    """A reader's work could not begin, for a reason that may be nobody else's. None: the reader is gone."""
 
-    def __init__(self, reason: Exception) -> None:
+    def __init__(self, reason: Exception | None) -> None:
         super().__init__()
         self.reason = reason
 
@@ -48,12 +48,13 @@ class Flights:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._flights
 
-    def join(self, key: Hashable, start: Start, *, keep: Keep | None = None) -> FlightReader:
+    def join(self, key: Hashable, start: Start, *, keep: Keep | None = None, whole: bool = False) -> FlightReader:
         """Reads the answer that is under way under this key from its beginning, or begins one. To be closed.
 
         `start` begins the work, of one choice, when it is needed: at once, later where the work of another has failed,
         or never; where that raises `NotBegun`, another reader's does. `keep` is told a whole answer that it began,
-        before the next one with this key would begin another; it must not wait.
+        before the next one with this key would begin another; it must not wait. `whole`: of what comes after the first
+        delta nothing is wanted before all is there, so nobody is woken for it.
         """
         flight = self._flights.get(key)
         if flight is None:
@@ -61,7 +62,7 @@ class Flights:
             self.num_started += 1
         else:
             self.num_joined += 1
-        return flight.join(start, keep)
+        return flight.join(start, keep, whole=whole)
 
     def leave(self, key: Hashable, flight: Flight) -> None:
         """The next one with this key begins anew. Idempotent."""
@@ -95,8 +96,8 @@ class Flight:
         self._ended = False
         self._task: asyncio.Task[None] | None = None
 
-    def join(self, start: Start, keep: Keep | None) -> FlightReader:
-        reader = FlightReader(self, start, keep)
+    def join(self, start: Start, keep: Keep | None, *, whole: bool) -> FlightReader:
+        reader = FlightReader(self, start, keep, whole=whole)
         self._readers.append(reader)
         if self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -109,12 +110,12 @@ class Flight:
         if reader.error is not None:
             raise reader.error
         # Who was told nothing yet waits until it is known which run's answer it will get.
-        if reader.position < len(self._deltas) and (self._catch_up is None or reader.position > 0):
-            unread = self._deltas[reader.position :]
-            reader.position = len(self._deltas)
-            return merge_deltas(unread)
+        deltas, position = self._deltas, reader.position
+        if position < len(deltas) and (self._catch_up is None or position > 0):
+            reader.position = len(deltas)
+            return merge_deltas(deltas[position:])
         if self._error is not None:
-            raise self._error
+            raise reader.refusal or self._error
         if self._ended:
             raise StopAsyncIteration
         return None
@@ -137,7 +138,7 @@ class Flight:
     # In its task
 
     async def _run(self) -> None:
-        error: Exception | None = None
+        error: Exception = ApiError("The request ended before it was begun.")
         try:
             num_starts = 0
             while num_starts < MAX_STARTS:
@@ -145,15 +146,16 @@ class Flight:
                 if reader is None:
                     break
                 failure = await self._attempt(reader)
+                if failure is None:
+                    self._ended = True
+                    return
                 if isinstance(failure, NotBegun):
-                    error = error or failure.reason
+                    reader.refusal = failure.reason
                     continue
                 error, num_starts = failure, num_starts + 1
-                if error is None or isinstance(error, InvalidRequest):  # which is everybody's
+                if isinstance(error, InvalidRequest):  # which is everybody's
                     break
                 self._begin_again(error)
-            if error is None:
-                self._ended = True
             self._error = error
         finally:
             self._flights.leave(self._key, self)
@@ -194,8 +196,9 @@ class Flight:
                 return
             if self._catch_up.done:
                 self._catch_up, self._fresh = None, []
-        if not is_empty(delta):
-            self._deltas.append(delta)
+            if is_empty(delta):
+                return
+        self._deltas.append(delta)
         if len(self._deltas) >= self._merge_at:
             self._merge()
         self._wake()
@@ -218,24 +221,33 @@ class Flight:
         self._merge_at = len(merged) + MAX_PIECES
 
     def _wake(self) -> None:
+        goes_on = not self._ended and self._error is None
         for reader in self._readers:
-            reader.wake()
+            if goes_on and reader.whole and reader.position > 0:
+                continue
+            waiter = reader.waiter
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
 
 
 class FlightReader:
     """One reader's deltas: those that it has not read yet come as one. Closing it is leaving."""
 
-    __slots__ = ("_flight", "_start", "_waiter", "began", "error", "keep", "position")
+    __slots__ = ("_flight", "_start", "began", "error", "keep", "position", "refusal", "waiter", "whole")
 
-    def __init__(self, flight: Flight, start: Start, keep: Keep | None) -> None:
+    def __init__(self, flight: Flight, start: Start, keep: Keep | None, *, whole: bool) -> None:
         self._flight = flight
         self._start = start
-        self._waiter: asyncio.Future[None] | None = None
+        self.waiter: asyncio.Future[None] | None = None
+        """Its own, until there is something to read."""
         self.keep = keep
+        self.whole = whole
         self.began = False
         """Its own work is, or was, what is read."""
         self.position = 0
         self.error: Exception | None = None
+        self.refusal: Exception | None = None
+        """Why its own work could not begin; told where nobody else's has ended well."""
 
     def start(self) -> Deltas:
         self.began = True
@@ -246,13 +258,9 @@ class FlightReader:
 
     async def __anext__(self) -> Delta:
         while (delta := self._flight.read(self)) is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            self.waiter = asyncio.get_running_loop().create_future()
+            await self.waiter
         return delta
-
-    def wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     async def aclose(self) -> None:
         """Idempotent."""

@@ -135,17 +135,18 @@ class Cache:
             return None
         keys = self.keys.of(caller.tenant, model_of(info, family=family), question)
         num_prompt_tokens = len(request.prompt.token_ids)
-        # Prompts that differ in spaces are one question, and have not the same number of tokens.
-        flight: Hashable = (keys.exact, num_prompt_tokens, request.sampling.max_tokens) if access.can_join else object()
+        # Prompts that differ in spaces are one question, and have not the same number of tokens. Who goes first does
+        # not read what goes last.
+        shape = (num_prompt_tokens, request.sampling.max_tokens, caller.priority)
+        flight: Hashable = (keys.exact, *shape) if access.can_join else object()
         place = Place(self, caller, info.model_id, keys, flight, access, num_prompt_tokens, question.text)
-        if flight not in self.flights:
-            if access.reads != "off" and (entry := await self._find(keys, access)) is not None:
-                self._touch(entry)
-                return Hit(self, entry, access, place)
-            if self.semantic is not None and access.searches:
-                place = await self._seen(self.semantic, place, info)
-                if (hit := self._semantic_hit(place)) is not None:
-                    return hit
+        if access.reads != "off" and (entry := await self._find(keys, access, flight)) is not None:
+            self._touch(entry)
+            return Hit(self, entry, access, place)
+        if self.semantic is not None and access.searches and flight not in self.flights:
+            place = await self._seen(self.semantic, place, info)
+            if (hit := self._semantic_hit(place)) is not None:
+                return hit
         if access.only_if_cached:
             place.lose()
             self.note(record, "miss", access)
@@ -170,11 +171,11 @@ class Cache:
         self._touch(candidate.entry)
         return Hit(self, candidate.entry, place.access, place, candidate)
 
-    async def _find(self, keys: Keys, access: Access) -> Entry | None:
-        sealed = self.store.find(keys.exact)
-        if sealed is None:
-            # Another request may have stored one while this one waited.
-            sealed = await self.store.get(keys.exact) or self.store.find(keys.exact)
+    async def _find(self, keys: Keys, access: Access, flight: Hashable) -> Entry | None:
+        if access.only_if_cached or flight not in self.flights:
+            sealed = await self.store.get(keys.exact)
+        else:
+            sealed = self.store.find(keys.exact)
         if sealed is None:
             return None
         if not access.allows_age(now_ms() - sealed.created_at):
@@ -183,7 +184,7 @@ class Cache:
         if entry is None or entry.id != keys.exact:
             self.store.discard(sealed)
             return None
-        return entry
+        return entry  # of its very id, and so of this scope, whichever embedder's
 
     def _touch(self, entry: Entry) -> None:
         now = now_ms()

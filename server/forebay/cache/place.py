@@ -38,10 +38,11 @@ class Place:
     def is_taken(self) -> bool:
         return self.flight in self.cache.flights
 
-    def join(self, start: Start) -> FlightReader:
+    def join(self, start: Start, *, whole: bool = False) -> FlightReader:
         if self.is_taken:
             self.lose()
-        return self.cache.flights.join(self.flight, start, keep=None if self.access.stores == "off" else self.keep)
+        keep = None if self.access.stores == "off" else self.keep
+        return self.cache.flights.join(self.flight, start, keep=keep, whole=whole)
 
     def note(self, record: RequestRecord, outcome: CacheOutcome) -> None:
         """What became of it; one that is not looked up is bypassed, whatever is stored of it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,9 +9,11 @@ from forebay.cache.controls import Controls
 from forebay.cache.volatile import depends_on
 from forebay.cache_settings import CacheTier
 from forebay.types import CachePolicy, Caller, FinishReason, Sampling
+from forebay.values import value
 
 TIERS: tuple[CacheTier, ...] = ("off", "exact", "semantic")
 """Each holds the ones before it."""
+_RANKS = {tier: rank for rank, tier in enumerate(TIERS)}
 
 MAX_TEXT_CHARS = 2000
 """Embedders read a few hundred tokens; of what is longer, nobody knows whether the rest means the same."""
@@ -37,7 +38,7 @@ text; `tools`, `media`; `question`: no user's text at the end; `length`: too lon
 the answer may depend on."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Asked:
     """What of a request decides whether its answer may be cached. `text` None: there is nothing to match."""
 
@@ -49,7 +50,7 @@ class Asked:
     has_media: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Access:
     """What the request may read and leave behind.
 
@@ -128,22 +129,22 @@ def _nothing(controls: Controls, reason: Reason) -> Access:
 
 
 def _narrower(one: CacheTier, other: CacheTier) -> CacheTier:
-    return min(one, other, key=TIERS.index)
-
-
-_RULES: tuple[tuple[Reason, Callable[[Asked], bool]], ...] = (
-    ("tools", lambda asked: asked.has_tools),
-    ("media", lambda asked: asked.has_media),
-    ("choices", lambda asked: asked.num_choices != 1),
-    ("prompts", lambda asked: asked.num_prompts != 1),
-    ("logprobs", lambda asked: asked.sampling.num_logprobs is not None),
-    ("question", lambda asked: not asked.text),
-)
+    return one if _RANKS[one] <= _RANKS[other] else other
 
 
 def _refusal(asked: Asked, *, any_temperature: bool) -> Reason | None:
-    for reason, applies in _RULES:
-        if applies(asked):
-            return reason
-    repeatable = asked.sampling.greedy or asked.sampling.seed is not None
-    return None if repeatable or any_temperature else "chance"
+    sampling = asked.sampling
+    if asked.has_tools:
+        return "tools"
+    if asked.has_media:
+        return "media"
+    if asked.num_choices != 1:
+        return "choices"
+    if asked.num_prompts != 1:
+        return "prompts"
+    if sampling.num_logprobs is not None:
+        return "logprobs"
+    if not asked.text:
+        return "question"
+    is_repeatable = sampling.temperature == 0.0 or sampling.seed is not None
+    return None if is_repeatable or any_temperature else "chance"

@@ -7,15 +7,17 @@ import hmac
 import json
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields
 from datetime import date
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from forebay.engines.base import EngineInfo
 from forebay.types import Chat, Prompt, Sampling
+from forebay.values import value
 
-FORMAT = 1
+FORMAT = 2
 """Of what keys are made from. A new one leaves everything behind that was stored under an older."""
 
 KEY_CHARS = 32
@@ -27,8 +29,18 @@ _UNSCOPED = frozenset({"max_tokens", "num_logprobs"})
 """Of `Sampling`: the first is what the prompt leaves of the context where the client sets none, so what was asked for
 stands in its place; answers with the second are never stored."""
 
+_CHANCE = frozenset({"seed", "top_p", "top_k", "min_p"})
+"""A greedy choice depends on nothing that shapes chance."""
 
-@dataclass(frozen=True, slots=True)
+_DRAWN = tuple(field.name for field in fields(Sampling) if field.name not in _UNSCOPED)
+_GREEDY = tuple(name for name in _DRAWN if name not in _CHANCE)
+_SHAPES = {greedy: (names, attrgetter(*names)) for greedy, names in ((False, _DRAWN), (True, _GREEDY))}
+"""By whether the choice is greedy: which fields count, also those that will be added later, and what reads them."""
+
+MAX_OWNERS = 4096
+
+
+@value
 class Question:
     """What a client asks for. `text` is what may be matched; `rest` is all else that its answer depends on, as
     canonical JSON."""
@@ -37,7 +49,7 @@ class Question:
     rest: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Keys:
     """`scope`: same tenant or sharing group, model, earlier turns, parameters, epoch. `exact`: the same text, too."""
 
@@ -85,7 +97,7 @@ def model_of(info: EngineInfo, *, adapter: str | None = None, family: str | None
     """
     template = info.chat_template or ""
     day = date.today().isoformat() if "strftime_now" in template else None
-    return _canonical([info.model_id, info.revision, adapter, _digest(template), family, day])
+    return _model(info.model_id, info.revision, adapter, template, family, day)
 
 
 class ScopeKeys:
@@ -100,6 +112,8 @@ class ScopeKeys:
         self._exact_secret = derived(secret, "exact")
         self._groups = groups or {}
         self._embedder = embedder
+        self._owned: dict[tuple[str, str], str] = {}
+        """What keys begin with, by tenant and model."""
         self.epoch = epoch
 
     def owner_of(self, tenant: str) -> str:
@@ -109,12 +123,20 @@ class ScopeKeys:
 
     def of(self, tenant: str, model: str, question: Question) -> Keys:
         """`model` as `model_of` has it."""
-        group = self._groups.get(tenant)
-        owner = ["tenant", tenant] if group is None else ["group", group]
-        asked = _mac(self._scope_secret, _canonical([FORMAT, self.epoch, owner, model, question.rest]).encode())
-        # Of fixed length in front, so nothing else makes the same messages.
+        # JSON tells where it ends, and what follows it is JSON, so nothing else makes the same messages.
+        begin = self._owned.get((tenant, model)) or self._begin(tenant, model)
+        asked = _mac(self._scope_secret, (begin + question.rest).encode())
+        # Of fixed length in front.
         scope = _mac(self._scope_secret, f"{asked}{self._embedder}".encode())
         return Keys(scope, _mac(self._exact_secret, asked.encode() + question.text.encode("utf-8", "surrogatepass")))
+
+    def _begin(self, tenant: str, model: str) -> str:
+        group = self._groups.get(tenant)
+        owner = ["tenant", tenant] if group is None else ["group", group]
+        if len(self._owned) >= MAX_OWNERS:
+            self._owned.clear()
+        begin = self._owned[tenant, model] = _canonical([FORMAT, self.epoch, owner, model])
+        return begin
 
 
 def derived(secret: bytes, purpose: str) -> bytes:
@@ -123,15 +145,12 @@ def derived(secret: bytes, purpose: str) -> bytes:
 
 
 def _mac(secret: bytes, message: bytes) -> str:
-    return hmac.new(secret, message, hashlib.sha256).hexdigest()[:KEY_CHARS]
+    return hmac.digest(secret, message, "sha256")[: KEY_CHARS // 2].hex()
 
 
-def _parameters(sampling: Sampling, max_tokens: int | None) -> dict[str, Any]:
-    """Every field, also one that will be added later. A greedy choice depends on nothing that shapes chance."""
-    if sampling.greedy:
-        sampling = replace(sampling, seed=None, top_p=1.0, top_k=None, min_p=0.0)
-    known = {field.name: getattr(sampling, field.name) for field in fields(sampling) if field.name not in _UNSCOPED}
-    return {**known, "logit_bias": dict(sampling.logit_bias), "max_tokens": max_tokens}
+def _parameters(sampling: Sampling, max_tokens: int | None) -> list[Any]:
+    names, read = _SHAPES[sampling.temperature == 0.0]
+    return [names, read(sampling), max_tokens]
 
 
 def _plain(text: str) -> str:
@@ -148,11 +167,13 @@ def _plain(text: str) -> str:
     return text[text.rfind("\n", 0, begin) + 1 :]
 
 
-def _canonical(value: Any) -> str:
-    """One text for equal values. Not orjson: it writes NaN as null and refuses integers of more than 64 bits."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=dict)
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=dict).encode
+"""One text for equal values. Not orjson: it writes NaN as null and refuses integers of more than 64 bits."""
 
 
-@lru_cache(maxsize=8)
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+@lru_cache(maxsize=64)
+def _model(*parts: str | None) -> str:
+    """Of model, revision, adapter, template, family and day."""
+    model_id, revision, adapter, template, family, day = parts
+    digest = hashlib.sha256((template or "").encode("utf-8", "surrogatepass")).hexdigest()
+    return _canonical([model_id, revision, adapter, digest, family, day])

@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 class TextEmbedder(Protocol):
     """What the cache asks."""
 
-    async def embed(self, text: str) -> Vector: ...
+    async def embed(self, text: str, *, apart: str = "") -> Vector: ...
+
+
+Key = tuple[str, str]
+"""Whose text it is, and the text."""
 
 
 class EmbeddingBatcher:
     """`embed` for one event loop, over an `Embedder` that is loaded in the thread.
 
     At most `max_waiting` texts wait, at most `num_remembered` vectors are kept (at 384 x float32: 1.5 KB each and the
-    text); equal texts that wait are embedded once. What the embedder raises, the callers of that batch get.
+    text); equal texts of one owner that wait are embedded once. What the embedder raises, its batch's callers get.
     """
 
     def __init__(
@@ -42,9 +46,9 @@ class EmbeddingBatcher:
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._num_remembered = num_remembered
-        self._remembered: OrderedDict[str, Vector] = OrderedDict()
-        self._waiting: dict[str, asyncio.Future[Vector]] = {}
-        self._texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._remembered: OrderedDict[Key, Vector] = OrderedDict()
+        self._waiting: dict[Key, asyncio.Future[Vector]] = {}
+        self._texts: queue.SimpleQueue[Key | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._embedder: Embedder | None = None
@@ -64,19 +68,24 @@ class EmbeddingBatcher:
         self._embedder = await loaded
         await self.embed("Is the water still in front of the turbine?")
 
-    async def embed(self, text: str) -> Vector:
-        """The text's unit vector, which callers share and must not change. Raises Overloaded when too many wait."""
-        vector = self._remembered.get(text)
+    async def embed(self, text: str, *, apart: str = "") -> Vector:
+        """The text's unit vector, which callers share and must not change. Raises Overloaded when too many wait.
+
+        `apart`: whose text it is. What is remembered is the owner's alone: how long it takes tells nobody what others
+        have asked.
+        """
+        key = (apart, text)
+        vector = self._remembered.get(key)
         if vector is not None:
-            self._remembered.move_to_end(text)
+            self._remembered.move_to_end(key)
             return vector
-        waiting = self._waiting.get(text)
+        waiting = self._waiting.get(key)
         if waiting is None:
             if len(self._waiting) >= self._max_waiting:
                 raise Overloaded("Too many texts wait for their embedding.")
             assert self._loop is not None, "start() first"
-            waiting = self._waiting[text] = self._loop.create_future()
-            self._texts.put(text)
+            waiting = self._waiting[key] = self._loop.create_future()
+            self._texts.put(key)
         # Shielded: another caller may wait for the same text.
         return await asyncio.shield(waiting)
 
@@ -98,22 +107,22 @@ class EmbeddingBatcher:
         self._tell(self._settle, loaded, embedder)
         while (batch := self._next_batch()) is not None:
             try:
-                outcomes: list[Vector | Exception] = list(embedder.embed(batch))
+                outcomes: list[Vector | Exception] = list(embedder.embed([text for _, text in batch]))
             except Exception as exc:
                 outcomes = [exc] * len(batch)
             self._tell(self._finish, batch, outcomes)
 
-    def _next_batch(self) -> list[str] | None:
+    def _next_batch(self) -> list[Key] | None:
         """What waits, at most `max_batch` texts, as soon as there is one; None when closed."""
-        batch: list[str] = []
+        batch: list[Key] = []
         while len(batch) < self._max_batch:
             try:
-                text = self._texts.get(block=not batch)
+                key = self._texts.get(block=not batch)
             except queue.Empty:
                 break
-            if text is None:
+            if key is None:
                 return None
-            batch.append(text)
+            batch.append(key)
         return batch
 
     def _tell(self, call: Callable[..., None], *args: object) -> None:
@@ -121,13 +130,13 @@ class EmbeddingBatcher:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(call, *args)
 
-    def _finish(self, batch: list[str], outcomes: list[Vector | Exception]) -> None:
-        for text, outcome in zip(batch, outcomes, strict=True):
-            future = self._waiting.pop(text, None)
+    def _finish(self, batch: list[Key], outcomes: list[Vector | Exception]) -> None:
+        for key, outcome in zip(batch, outcomes, strict=True):
+            future = self._waiting.pop(key, None)
             if future is not None:
                 self._settle(future, outcome)
             if not isinstance(outcome, Exception):
-                self._remembered[text] = outcome
+                self._remembered[key] = outcome
         while len(self._remembered) > self._num_remembered:
             self._remembered.popitem(last=False)
 

@@ -59,10 +59,13 @@ class CacheStore(Protocol):
     Every call may raise `CacheUnavailable`. Nothing is checked: whoever reads opens the seal.
     """
 
+    def lacks(self, entry_id: str) -> bool:
+        """It is known without asking that this is not there; no call, and never raises."""
+
     async def get(self, entry_id: str) -> Sealed | None: ...
 
-    async def add(self, entry: Sealed) -> None:
-        """In place of what was there under its id. Makes room first; one that is larger than a quota is left out."""
+    async def add(self, *entries: Sealed) -> None:
+        """In place of what was there under their ids. Makes room first; one that is larger than a quota is left out."""
 
     async def nearest(self, scope: str, embedding: bytes, k: int) -> Sequence[Neighbour]:
         """At most `k` of the scope's entries with an embedding, the nearest first."""

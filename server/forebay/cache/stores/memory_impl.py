@@ -56,16 +56,16 @@ class MemoryStore:
     def put(self, entry: Sealed) -> None:
         if (older := self._entries.get(entry.id)) is not None:
             self._remove(older)
-        quotas = self._quotas
-        if entry.num_bytes > min(quotas.tenant_bytes, quotas.max_bytes):
+        quotas, num_bytes = self._quotas, entry.num_bytes
+        if num_bytes > quotas.tenant_bytes or num_bytes > quotas.max_bytes:
             return
-        while self._tally.bytes_of(entry.tenant) + entry.num_bytes > quotas.tenant_bytes:
+        while self._tally.bytes_of(entry.tenant) + num_bytes > quotas.tenant_bytes:
             self._remove_oldest(entry.tenant)
-        while self._tally.num_bytes + entry.num_bytes > quotas.max_bytes:
+        while self._tally.num_bytes + num_bytes > quotas.max_bytes:
             self._remove_oldest(self._tally.largest())
         self._entries[entry.id] = entry
         self._of_tenant.setdefault(entry.tenant, OrderedDict())[entry.id] = None
-        self._tally.count(entry.tenant, 1, entry.num_bytes)
+        self._tally.count(entry.tenant, 1, num_bytes)
         if self._index is not None and entry.embedding is not None:
             self._index.add(entry.scope, [(entry.id, entry.embedding)])
 
@@ -88,11 +88,15 @@ class MemoryStore:
         if self._index is not None:
             self._index.remove(entry.scope, entry.id)
 
+    def lacks(self, entry_id: str) -> bool:
+        return entry_id not in self._entries
+
     async def get(self, entry_id: str) -> Sealed | None:
         return self.find(entry_id)
 
-    async def add(self, entry: Sealed) -> None:
-        self.put(entry)
+    async def add(self, *entries: Sealed) -> None:
+        for entry in entries:
+            self.put(entry)
 
     async def nearest(self, scope: str, embedding: bytes, k: int) -> Sequence[Neighbour]:
         if self._index is None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, TypeVar
 import orjson
 import structlog
 
-from forebay.cache.entries import Sealed
+from forebay.cache.entries import OVERHEAD_BYTES, Sealed
 from forebay.cache.stores import sqlite_rows as rows
 from forebay.cache.stores.base import CacheUnavailable, Held, Neighbour, Purge, Quotas
+from forebay.cache.stores.known import Known
 from forebay.cache.stores.tally import Tally
 from forebay.errors import ConfigurationError
 
@@ -64,6 +65,7 @@ class SqliteStore:
         self._written: list[Sealed] = []
         self._gone: list[rows.Gone] = []
         """By the transaction that is under way."""
+        self._known = Known(quotas.max_bytes // OVERHEAD_BYTES)
         self._lock = threading.Lock()
         """Of the reading connection, and of what is in the index: a scope is in it whole or not at all."""
         self._heard: int | None = None
@@ -71,6 +73,9 @@ class SqliteStore:
         self._closed = False
 
     # Calls
+
+    def lacks(self, entry_id: str) -> bool:
+        return entry_id not in self._known
 
     async def get(self, entry_id: str) -> Sealed | None:
         return await self._read(lambda file: rows.read_entries(file, [entry_id], self._now_ms()).get(entry_id))
@@ -80,9 +85,11 @@ class SqliteStore:
             return []
         return await self._read(lambda file: self._nearest(file, index, scope, embedding, k))
 
-    async def add(self, entry: Sealed) -> None:
-        if entry.num_bytes <= min(self._quotas.tenant_bytes, self._quotas.max_bytes):
-            await self._write(lambda file: self._add(file, entry))
+    async def add(self, *entries: Sealed) -> None:
+        """In one transaction."""
+        most = min(self._quotas.tenant_bytes, self._quotas.max_bytes)
+        fitting = [entry for entry in entries if entry.num_bytes <= most]
+        await self._write(lambda file: self._add(file, fitting))
 
     async def touch(self, entry_id: str) -> None:
         await self._write(lambda file: rows.touch(file, entry_id, self._now_ms(), TOUCH_MS))
@@ -109,6 +116,8 @@ class SqliteStore:
         self._heard, told = await self._read(lambda file: rows.told_after(file, self._heard))
         if told:
             await self._write(self._count_anew)
+        if self._known.is_full:
+            await self._write(lambda file: self._known.begin(rows.all_ids(file)))
         return [Purge(**orjson.loads(purge)) for purge in told]
 
     async def ping(self, *, writes: bool = False) -> None:
@@ -189,16 +198,19 @@ class SqliteStore:
             self._tally = Tally(rows.sums(file))
         return self._tally
 
-    def _add(self, file: sqlite3.Connection, entry: Sealed) -> None:
+    def _add(self, file: sqlite3.Connection, entries: Sequence[Sealed]) -> None:
         quotas, tally = self._quotas, self._tallied(file)
-        self._delete(file, rows.BY_ID, id=entry.id)
-        while tally.bytes_of(entry.tenant) + entry.num_bytes > quotas.tenant_bytes:
-            self._delete_oldest(file, entry.tenant)
-        while tally.num_bytes + entry.num_bytes > quotas.max_bytes:
-            self._delete_oldest(file, tally.largest())
-        rows.insert(file, entry, self._now_ms())
-        tally.count(entry.tenant, 1, entry.num_bytes)
-        self._written.append(entry)
+        for entry in entries:
+            num_bytes = entry.num_bytes
+            self._delete(file, rows.BY_ID, id=entry.id)
+            while tally.bytes_of(entry.tenant) + num_bytes > quotas.tenant_bytes:
+                self._delete_oldest(file, entry.tenant)
+            while tally.num_bytes + num_bytes > quotas.max_bytes:
+                self._delete_oldest(file, tally.largest())
+            rows.insert(file, entry, self._now_ms())
+            tally.count(entry.tenant, 1, num_bytes)
+            self._written.append(entry)
+            self._known.add(entry.id)
 
     def _delete_oldest(self, file: sqlite3.Connection, tenant: str) -> None:
         if not self._delete(file, rows.OLDEST_OF_TENANT, tenant=tenant):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from forebay.cache.entries import Sealed
@@ -21,6 +22,11 @@ MAX_TOLD = 1000
 """Purges that are remembered for the file's server, whose memory they are to leave, too."""
 
 _COLUMNS = "id, scope, tenant, model, epoch, created_at, expires_at, embedding, body"
+_TYPED = (
+    "CAST(id AS TEXT), CAST(scope AS TEXT), CAST(tenant AS TEXT), CAST(model AS TEXT), CAST(epoch AS INTEGER),"
+    " CAST(created_at AS INTEGER), CAST(expires_at AS INTEGER), CAST(embedding AS BLOB), CAST(body AS BLOB)"
+)
+"""SQLite lets a column hold anything; whoever writes to the file may have put anything there."""
 _SCHEMA = f"""
 CREATE TABLE entries (
     number INTEGER PRIMARY KEY,
@@ -61,6 +67,8 @@ def open_cache_file(folder: Path) -> sqlite3.Connection:
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    # What is no UTF-8 is not ours either: its seal tells, where an error would count against the store.
+    connection.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         # Space that is freed is given back a piece at a time; before the first table, or it is too late.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -96,12 +104,16 @@ def read_entries(connection: sqlite3.Connection, ids: Iterable[str], now: int) -
     found = {}
     for entry_id in ids:
         row = connection.execute(
-            f"SELECT {_COLUMNS} FROM entries WHERE id = ? AND expires_at > ?",  # noqa: S608
+            f"SELECT {_TYPED} FROM entries WHERE id = ? AND expires_at > ?",  # noqa: S608
             (entry_id, now),
         ).fetchone()
         if row is not None:
             found[entry_id] = Sealed(*row)
     return found
+
+
+def all_ids(connection: sqlite3.Connection) -> Iterator[str]:
+    return (entry_id for (entry_id,) in connection.execute("SELECT id FROM entries"))
 
 
 def read_embeddings(connection: sqlite3.Connection, scope: str, now: int, limit: int) -> list[tuple[str, bytes]]:

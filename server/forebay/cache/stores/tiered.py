@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from forebay.cache.entries import Sealed
 from forebay.cache.stores.base import CacheStore, CacheUnavailable, Held, Neighbour
 from forebay.cache.stores.memory_impl import MemoryStore
+from forebay.cache.stores.unwritten import Unwritten
 from forebay.stores.breaker import FAILURES, Breaker
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ MAX_CALLS = 32
 MAX_WRITES = 512
 """That wait to be written. Further ones are left out: what is not stored is generated again."""
 
+GATHER_S = 0.05
+"""How long what is to be written gathers, to be written together: a transaction each costs more than a look-up."""
+
 PROBE_S = 0.5
 HEAR_S = 0.5
 SWEEP_S = 60.0
@@ -35,6 +40,8 @@ CLOSE_S = 1.0
 
 T = TypeVar("T")
 Write = Callable[[], Awaitable[object]]
+Added = tuple[str, str]
+"""The id of what is to be added, and its scope."""
 
 log = structlog.get_logger(__name__)
 
@@ -47,11 +54,11 @@ class TieredStore:
     lacks.
     """
 
-    def __init__(self, memory: MemoryStore, lasting: CacheStore, fresh: Index | None = None) -> None:
-        """`fresh`: what is not written yet is near, too."""
+    def __init__(self, memory: MemoryStore, lasting: CacheStore, unwritten: Index | None = None) -> None:
+        """`unwritten`: with it, what is not written yet is near, too."""
         self._memory = memory
         self._lasting = lasting
-        self._fresh = fresh
+        self._unwritten = Unwritten(memory, unwritten)
         self.reads = Breaker("cache_store")
         self.writes = Breaker("cache_store_writes")
         self.num_left_out = 0
@@ -63,7 +70,10 @@ class TieredStore:
         self._num_purges = 0
         """What is read while something is purged may be of what goes."""
         self._places = asyncio.Semaphore(MAX_CALLS)
-        self._queue: asyncio.Queue[Write] = asyncio.Queue(MAX_WRITES)
+        self._waiting: list[Write | Added] = []
+        """In this order."""
+        self._has_waiting = asyncio.Event()
+        self._all_written = asyncio.Event()
         self._probe: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -81,40 +91,30 @@ class TieredStore:
 
     async def get(self, entry_id: str) -> Sealed | None:
         found = self._memory.find(entry_id)
-        if found is not None:
+        if found is not None or self._lasting.lacks(entry_id):
             return found
         num_purges = self._num_purges
         found = await self._read(lambda: self._lasting.get(entry_id))
-        if found is not None and num_purges == self._num_purges:
+        if found is None:
+            return self._memory.find(entry_id)  # another request may have stored one meanwhile
+        if num_purges == self._num_purges:
             self._memory.put(found)
         return found
 
     async def nearest(self, scope: str, embedding: bytes, k: int) -> Sequence[Neighbour]:
         """Of those in memory, where the store gives no answer."""
-        fresh = self._nearest_fresh(scope, embedding, k)
         found = await self._read(lambda: self._lasting.nearest(scope, embedding, k))
         if found is None:
             found = await self._memory.nearest(scope, embedding, k)
-        if fresh:
-            known = {near.entry.id for near in fresh}
-            found = [*fresh, *(near for near in found if near.entry.id not in known)]
-            found.sort(key=lambda near: -near.cosine)
-        return found[:k]
-
-    def _nearest_fresh(self, scope: str, embedding: bytes, k: int) -> list[Neighbour]:
-        if self._fresh is None or scope not in self._fresh:
-            return []
-        found = [(cosine, self._memory.peek(name)) for name, cosine in self._fresh.nearest(scope, embedding, k)]
-        return [Neighbour(cosine, entry) for cosine, entry in found if entry is not None]
+        return self._unwritten.beside(found, scope, embedding, k)
 
     def put(self, entry: Sealed) -> None:
         """Found from now on, and stored soon."""
         self._memory.put(entry)
-        if self._fresh is not None and entry.embedding is not None:
-            self._fresh.add(entry.scope, [(entry.id, entry.embedding)])
+        self._unwritten.add(entry)
         # Held by the memory tier alone, so that what waits costs next to nothing.
-        if not self._later(partial(self._add_fresh, entry.id, entry.scope)) and self._fresh is not None:
-            self._fresh.remove(entry.scope, entry.id)
+        if not self._later((entry.id, entry.scope)):
+            self._unwritten.remove(entry.id, entry.scope)
 
     def touch(self, entry_id: str) -> None:
         """It was used just now."""
@@ -146,9 +146,10 @@ class TieredStore:
 
     async def close(self) -> None:
         """Writes what waits, if that goes at once."""
-        if self._tasks and not self._lacks:
+        if self._tasks and self._waiting and not self._lacks:
+            self._all_written = asyncio.Event()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._queue.join(), CLOSE_S)
+                await asyncio.wait_for(self._all_written.wait(), CLOSE_S)
         tasks = [task for task in (*self._tasks, self._probe) if task is not None]
         for task in tasks:
             task.cancel()
@@ -189,26 +190,20 @@ class TieredStore:
 
     # Writes
 
-    def _later(self, write: Write) -> bool:
+    def _later(self, write: Write | Added) -> bool:
         """False: it is left out."""
-        try:
-            self._queue.put_nowait(write)
-        except asyncio.QueueFull:
+        if len(self._waiting) >= MAX_WRITES:
             self.num_left_out += 1
             return False
+        self._waiting.append(write)
+        self._has_waiting.set()
         return True
 
-    async def _add_fresh(self, entry_id: str, scope: str) -> None:
-        try:
-            await self._add(entry_id)
-        finally:
-            if self._fresh is not None:
-                self._fresh.remove(scope, entry_id)
-
-    async def _add(self, entry_id: str) -> None:
-        """Unless it was purged meanwhile."""
-        if (entry := self._memory.peek(entry_id)) is not None:
-            await self._lasting.add(entry)
+    async def _add(self, *ids: str) -> None:
+        """Those that were not purged meanwhile."""
+        entries = [entry for entry_id in ids if (entry := self._memory.peek(entry_id)) is not None]
+        if entries:
+            await self._lasting.add(*entries)
 
     async def _write(self) -> None:
         while True:
@@ -216,16 +211,34 @@ class TieredStore:
                 await asyncio.sleep(PROBE_S)
                 self._lacks = not await self._give_back()
                 continue
-            write = await self._queue.get()
+            await self._has_waiting.wait()
+            await asyncio.sleep(GATHER_S)
             try:
                 async with self._writing:
-                    await write()
+                    await self._write_all(list(self._waiting))
                 self.writes.succeeded()
             except Exception as exc:
                 self._lacks = True
                 self.writes.failed(_reason(exc))
-            finally:
-                self._queue.task_done()
+
+    async def _write_all(self, writes: Sequence[Write | Added]) -> None:
+        """In their order, those that follow each other together; then nothing of them waits, written or not."""
+        try:
+            for are_added, group in groupby(writes, lambda write: isinstance(write, tuple)):
+                if are_added:
+                    await self._add(*(write[0] for write in group if isinstance(write, tuple)))
+                else:
+                    for write in group:
+                        if not isinstance(write, tuple):
+                            await write()
+        finally:
+            for write in writes:
+                if isinstance(write, tuple):
+                    self._unwritten.remove(*write)
+            del self._waiting[: len(writes)]
+            if not self._waiting:
+                self._has_waiting.clear()
+                self._all_written.set()
 
     async def _give_back(self) -> bool:
         """To a store that is back and may have lost everything: what this server still knows. Whether it is back."""

@@ -6,7 +6,8 @@
 --   b:<tenant>   a hash: of each id "<bytes>:<name of its vector set, or nothing>"
 --   n            a sorted set: tenants by the bytes they hold; `total` is their sum
 --   x            a sorted set: "<id>:<tenant>" by when it ends
---   purges       a sorted set: what was purged last, by number; `told` is the last number
+--   purges       a sorted set: what was purged last, by number; `told` is the last number, `began` when they began: a
+--                Redis that has lost everything counts anew
 -- An entry that Redis has let go of by itself is in the lists until somebody comes across it.
 
 local P = KEYS[1]
@@ -127,19 +128,21 @@ end
 
 -- All servers hear of it, each in its own time: they have entries in memory, too.
 function act.tell(purge)
+  redis.call('SET', P .. 'began', table.concat(redis.call('TIME'), '.'), 'NX')
   local number = redis.call('INCR', P .. 'told')
   redis.call('ZADD', P .. 'purges', number, number .. ':' .. purge)
   redis.call('ZREMRANGEBYRANK', P .. 'purges', 0, -1001)
 end
 
-function act.told(after)
-  local last = tonumber(redis.call('GET', P .. 'told') or 0)
-  if after == '' or tonumber(after) >= last then return {last, {}} end
+function act.told(after, began)
+  local last, begins = tonumber(redis.call('GET', P .. 'told') or 0), redis.call('GET', P .. 'began') or ''
+  if after ~= '' and began ~= begins then after = 0 end
+  if after == '' or tonumber(after) >= last then return {last, {}, begins} end
   local purges = redis.call('ZRANGEBYSCORE', P .. 'purges', '(' .. after, last)
   for i, purge in ipairs(purges) do
     purges[i] = string.match(purge, '^%d+:(.*)$')
   end
-  return {last, purges}
+  return {last, purges, begins}
 end
 
 function act.delete(id, purge)

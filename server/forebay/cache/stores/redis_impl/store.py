@@ -36,12 +36,20 @@ class RedisStore:
         self._now_ms = now_ms
         self._searches = searches
         self._heard: int | None = None
+        self._began = b""
         self._script = Script((Path(__file__).parent / "store.lua").read_text(encoding="utf-8"))
+
+    def lacks(self, entry_id: str) -> bool:
+        return False  # another server may have stored it
 
     async def get(self, entry_id: str) -> Sealed | None:
         return self._alive(await self._do("get", entry_id))
 
-    async def add(self, entry: Sealed) -> None:
+    async def add(self, *entries: Sealed) -> None:
+        for entry in entries:
+            await self._add(entry)
+
+    async def _add(self, entry: Sealed) -> None:
         quotas = self._quotas
         if entry.num_bytes > min(quotas.tenant_bytes, quotas.max_bytes):
             return
@@ -100,9 +108,10 @@ class RedisStore:
 
     async def purges(self) -> Sequence[Purge]:
         """Those that were told of so long ago that nobody knows them any more are taken for everything."""
-        last, told = await self._do("told", "" if self._heard is None else self._heard)
-        missed = self._heard is not None and len(told) < last - self._heard
-        self._heard = last
+        heard, known = self._heard, self._began
+        last, told, began = await self._do("told", "" if heard is None else heard, known)
+        missed = heard is not None and len(told) < last - (heard if began == known else 0)
+        self._heard, self._began = last, began
         return [Purge()] if missed else [Purge(**orjson.loads(one)) for one in told]
 
     async def ping(self, *, writes: bool = False) -> None:
