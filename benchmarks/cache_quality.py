@@ -33,7 +33,7 @@ from cache_pairs.fitting import (  # noqa: E402 - after the path
     wilson_lower,
 )
 from forebay.cache.features import NAMES  # noqa: E402 - after the path
-from forebay.cache.volatile import volatile  # noqa: E402 - after the path
+from forebay.cache.volatile import depends_on  # noqa: E402 - after the path
 from forebay.embedding.auto import load_embedder  # noqa: E402 - after the path
 
 PAIRS = ROOT / "benchmarks" / "cache_pairs"
@@ -111,7 +111,7 @@ def main() -> None:
     public = measured(read_pairs(PAIRS / "fow.jsonl"), embedder)
     bounds, hits, thresholds = decided(own, public, embedder.name)
     own_alone = served(fit_with_knots(own, embedder.name)[0], public)
-    steady = np.array([volatile(row["a"]) is None and volatile(row["b"]) is None for row in public.rows])
+    steady = np.array([depends_on(row["a"]) is None and depends_on(row["b"]) is None for row in public.rows])
     cosine = public.x[:, NAMES.index("cosine")]
     result = {
         "pairs": len(public.y),

@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI, Request
 from starlette.responses import Response
 
 from forebay import __version__
-from forebay.api import admin_audit, admin_cache, admin_keys, admin_tenants, admin_usage
+from forebay.api import admin_audit, admin_cache, admin_cache_labels, admin_keys, admin_tenants, admin_usage
 from forebay.api.admin_schemas import ADMIN_BODIES
 from forebay.api.answer import json_answer
 from forebay.api.deps import may
@@ -16,7 +16,14 @@ from forebay.middleware import ErrorMiddleware, RequestMiddleware
 from forebay.services import Services
 from forebay.settings import Settings
 
-ROUTERS = (admin_keys.router, admin_tenants.router, admin_audit.router, admin_usage.router, admin_cache.router)
+ROUTERS = (
+    admin_keys.router,
+    admin_tenants.router,
+    admin_audit.router,
+    admin_usage.router,
+    admin_cache.router,
+    admin_cache_labels.router,
+)
 
 
 def create_admin_app(settings: Settings, services: Services) -> FastAPI:

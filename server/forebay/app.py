@@ -25,7 +25,7 @@ from forebay.tenants.limit_headers import LIMIT_HEADERS
 
 EXPOSED_HEADERS = (
     *("x-request-id", "x-ignored-params", "retry-after", "idempotent-replayed"),
-    *("x-cache", "x-cache-id", "x-cache-reason", "age"),
+    *("x-cache", "x-cache-id", "x-cache-reason", "x-cache-tier", "x-cache-similarity", "x-cache-score", "age"),
 )
 
 

@@ -27,6 +27,19 @@ class CacheSettings(BaseSettings):
         (),
         description="Tenants that share answers, `group=tenant+tenant`, comma-separated; unset: none does.",
     )
+    cache_max_error_rate: float = Field(
+        0.01, gt=0, le=0.5, description="Largest share of wrong answers among the semantic tier's hits."
+    )
+    cache_error_rates: Names = Field(
+        (), description="The same of single tenants or sharing groups, `name=0.05`, comma-separated."
+    )
+    cache_shadow_rate: float = Field(
+        0.02,
+        gt=0,
+        le=1,
+        description="Share of the semantic tier's hits that is generated again to learn whether they were right; ten "
+        "times as many while errors seem to rise.",
+    )
     cache_epoch: int = Field(
         0, ge=0, description="Raise it to leave everything unread that was cached before: a new corpus, new weights."
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from forebay.admission import Admission, Ticket
-from forebay.cache.lookup import Cache, Hit, Place
+from forebay.cache.families import CacheFamilies
+from forebay.cache.lookup import Cache
+from forebay.cache.place import Hit, Place
+from forebay.drain import Drain
 from forebay.engines.base import Engine
 from forebay.engines.host import EngineHost
 from forebay.generation import Generation
@@ -13,7 +16,9 @@ from forebay.ledger.account import NOTHING, Account
 from forebay.observe.record import RequestRecord
 from forebay.queued import Line, QueuedDeltas
 from forebay.reserving import Reserving
+from forebay.shadowing import Shadow
 from forebay.shared import Share, SharedGeneration, StoredGeneration
+from forebay.tenants.fairness import FairQueue
 from forebay.types import Caller, Deltas
 from forebay.work import Work, tell_apart
 
@@ -21,7 +26,18 @@ from forebay.work import Work, tell_apart
 class Cached:
     """The pipeline's step between reading a request and reserving for it."""
 
-    def __init__(self, cache: Cache, host: EngineHost, admission: Admission, line: Line, reserving: Reserving) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        host: EngineHost,
+        admission: Admission,
+        line: Line,
+        reserving: Reserving,
+        shadow: Shadow | None = None,
+    ) -> None:
+        """`shadow`: with the semantic tier."""
+        self.families = CacheFamilies(cache, shadow)
+        self._shadow = shadow
         self._cache = cache
         self._host = host
         self._admission = admission
@@ -40,12 +56,29 @@ class Cached:
         found = await self._cache.look_up(caller, record, work.ask, work.requests, engine.info, family)
         if isinstance(found, Hit):
             ticket.close()
-            account = await self._reserving.reserve_hit(caller, record, found.entry.usage)
-            found.note(record)
-            return StoredGeneration(found.entry, work.requests, engine.info, account, record)
+            return await self._stored(found, caller, record, engine, work)
         if found is None:
             return None
         return await self._share(found, caller, record, engine, work, ticket)
+
+    async def close(self) -> None:
+        """Idempotent."""
+        if self._shadow is not None:
+            await self._shadow.close()
+
+    async def _stored(
+        self, hit: Hit, caller: Caller, record: RequestRecord, engine: Engine, work: Work
+    ) -> StoredGeneration:
+        try:
+            account = await self._reserving.reserve_hit(caller, record, hit.entry.usage, hit.kind)
+        except BaseException:
+            hit.own.lose()
+            raise
+        hit.note(record)
+        again = None
+        if self._shadow is not None and hit.wants_label:
+            again = partial(self._shadow.offer, hit.own, work, record.model)
+        return StoredGeneration(hit.entry, work.requests, engine.info, account, record, again)
 
     async def _share(
         self, place: Place, caller: Caller, record: RequestRecord, engine: Engine, work: Work, ticket: Ticket
@@ -89,3 +122,25 @@ class Cached:
         source = self._line.join(engine, caller, work.requests[0])
         (deltas,) = tell_apart(work, [source], engine)
         return deltas, source
+
+
+def build_cached(
+    cache: Cache,
+    host: EngineHost,
+    admission: Admission,
+    line: Line,
+    queue: FairQueue,
+    drain: Drain,
+    reserving: Reserving,
+    limit_s: float,
+) -> Cached:
+    """`limit_s`: what generating a hit anew may take."""
+
+    def is_quiet() -> bool:
+        is_free = host.info is not None and 2 * queue.num_running < host.info.num_slots
+        return is_free and not queue.num_waiting and not drain.draining
+
+    shadow = None
+    if cache.semantic is not None:
+        shadow = Shadow(host, admission, line, reserving, is_quiet, limit_s)
+    return Cached(cache, host, admission, line, reserving, shadow)

@@ -1,4 +1,4 @@
-"""`forebay serve | model | keys | tenants | ledger | cache | replicas | bench | version`: flags -> Settings -> what is done."""
+"""The command line: `forebay serve | model | keys | ...`: flags -> Settings -> what is done."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OTHER_NAMES = {"served_model_names": ("--served-model-name",)}
 DATA_SETTINGS = ("data_dir", "secret")
 MODEL_SETTINGS = ("model", "revision", "cache_dir", "log_level", "log_format")
 REDIS_SETTINGS = ("redis_url", "redis_prefix", "redis_timeout_s")
-CACHE_SETTINGS = ("cache_redis_url",)
+CACHE_SETTINGS = ("cache_redis_url", "cache_max_error_rate", "cache_error_rates", "cache_shadow_rate")
 SECRET_SETTINGS = ("api_keys", "secret", "redis_url", "cache_redis_url", "ledger_postgres_url")
 
 
@@ -162,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     ledger = commands.add_parser("ledger", help="check, read, copy the ledger")
     _add_flags(ledger, DATA_SETTINGS)
     add_ledger_commands(ledger)
-    cache = commands.add_parser("cache", help="see and remove stored answers")
+    cache = commands.add_parser("cache", help="see and remove stored answers, and what is known of the semantic tier")
     _add_flags(cache, (*DATA_SETTINGS[:1], *CACHE_SETTINGS, *REDIS_SETTINGS))
     add_cache_commands(cache)
     replicas = commands.add_parser("replicas", help="see and forget the servers that share limits through Redis")

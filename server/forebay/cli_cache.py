@@ -1,4 +1,4 @@
-"""`forebay cache status | purge`: on the store of answers, beside a server or without one."""
+"""`forebay cache status | purge | ...`: on the store of answers, beside a server or without one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from forebay.cli_cache_labels import add_label_commands, known_labels, show_standings
 from forebay.cli_data import administer, print_json, print_table
 from forebay.errors import ConfigurationError
 from forebay.settings import Settings
@@ -20,9 +21,9 @@ T = TypeVar("T")
 
 def add_cache_commands(cache: argparse.ArgumentParser) -> None:
     """Each sets `run`, which takes the arguments and the settings and returns the exit code."""
-    commands = cache.add_subparsers(required=True, metavar="{status,purge}")
-    status = commands.add_parser("status", help="show how much is stored, by tenant")
-    status.add_argument("--json", action="store_true", help="one JSON list")
+    commands = cache.add_subparsers(required=True, metavar="{status,purge,explain,export,import,forget}")
+    status = commands.add_parser("status", help="show how much is stored, and what labels have shown, by tenant")
+    status.add_argument("--json", action="store_true", help="one JSON object")
     status.set_defaults(run=_status)
     purge = commands.add_parser("purge", help="remove answers; a server that runs has forgotten them within a second")
     purge.add_argument("--id", help="the one with this x-cache-id")
@@ -31,20 +32,22 @@ def add_cache_commands(cache: argparse.ArgumentParser) -> None:
     purge.add_argument("--epoch", type=int, help="those of epochs before this one")
     purge.add_argument("--all", action="store_true", help="all there are")
     purge.set_defaults(run=_purge)
+    add_label_commands(commands)
 
 
 def _status(args: argparse.Namespace, settings: Settings) -> int:
     held = _ask(settings, lambda store: store.held())
     if args.json:
-        print_json(
-            [
-                {"tenant": name, "num_entries": one.num_entries, "num_bytes": one.num_bytes}
-                for name, one in sorted(held.items())
-            ]
-        )
+        stored = [
+            {"tenant": name, "num_entries": one.num_entries, "num_bytes": one.num_bytes}
+            for name, one in sorted(held.items())
+        ]
+        labels = {owner: one.standing().as_dict() for owner, one in known_labels(settings).items()}
+        print_json({"tenants": stored, "standings": labels})
         return 0
     rows = [(name, str(one.num_entries), f"{one.num_bytes / (1 << 20):.1f}") for name, one in sorted(held.items())]
     print_table([("tenant", "answers", "MiB"), *rows])
+    show_standings(settings)
     return 0
 
 

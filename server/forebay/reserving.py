@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
 from forebay.ledger.account import Account
@@ -47,7 +48,7 @@ class Reserving:
             work = work.clamped(hold.max_completion_tokens)
         return work, account
 
-    async def reserve_hit(self, caller: Caller, record: RequestRecord, usage: Usage) -> Account:
+    async def reserve_hit(self, caller: Caller, record: RequestRecord, usage: Usage, kind: CacheKind) -> Account:
         """Holds what an answer from the cache comes to."""
         price = self._ledger.price_of(record.model or "")
         prompt_tokens, completion_tokens = usage.prompt_tokens, usage.completion_tokens
@@ -59,7 +60,20 @@ class Reserving:
             cost=None if price is None else partial(price.cost_of_hit, prompt_tokens),
             fingerprint=record.fingerprint,
         )
-        return await self._open(caller, record, hold, prompt_tokens, "exact", covered=completion_tokens)
+        return await self._open(caller, record, hold, prompt_tokens, kind, covered=completion_tokens)
+
+    async def open_shadow(self, caller: Caller, record: RequestRecord, prompt_tokens: int) -> Account:
+        """For work of our own, which nobody pays for and no limit counts."""
+        return await self._ledger.open(
+            caller,
+            record,
+            at=time.time_ns() // 1_000_000,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=0,
+            cost=0,
+            on_settled=lambda tokens, cost: None,
+            cache_kind="shadow",
+        )
 
     async def _open(
         self,

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
@@ -52,6 +51,7 @@ from forebay.tenants.sharing import Sharing, build_sharing
 
 if TYPE_CHECKING:
     from forebay.cache.lookup import Cache
+    from forebay.cached import Cached
 
 CLOSE_S = 8.0
 FORCED_CLOSE_S = 0.5
@@ -86,6 +86,7 @@ class Services:
     sink: Sink | None
     pipeline: Pipeline
     cache: Cache | None
+    cached: Cached | None
     claims: Claims
     family_of: FamilyOf
     metrics: Metrics
@@ -136,6 +137,8 @@ class Services:
             last.push_async_callback(self.host.close, FORCED_CLOSE_S if self.drain.forced else CLOSE_S)
             if self.cache is not None:
                 last.push_async_callback(self.cache.close)
+            if self.cached is not None:
+                last.push_async_callback(self.cached.close)
             last.push_async_callback(self.claims.close)
 
 
@@ -145,13 +148,13 @@ def _fingerprint(*parts: str | None) -> str:
     return "fp_" + hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:10]
 
 
-def _build_cache(settings: Settings, folder: Path, secret: bytes) -> Cache | None:
+def _build_cache(settings: Settings, database: Database, secret: bytes) -> Cache | None:
     """None where it is off; then nothing of it is imported."""
     if settings.cache == "off":
         return None
     from forebay.cache.auto import build_cache
 
-    return build_cache(settings, folder, secret)
+    return build_cache(settings, database, secret)
 
 
 def build_services(settings: Settings, engine: Callable[[], Engine] | None = None) -> Services:
@@ -204,13 +207,12 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     key_watch = KeyWatch(folder, keys)
     sharing = build_sharing(settings, database, keys, key_watch)
     line, reserving = Line(queue, secret), Reserving(sharing.guard, ledger)
-    cache = _build_cache(settings, folder, secret)
+    cache = _build_cache(settings, database, secret)
     cached = None
     if cache is not None:
-        from forebay.cache.families import CacheFamilies
-        from forebay.cached import Cached
+        from forebay.cached import build_cached
 
-        cached = Cached(cache, host, admission, line, reserving)
+        cached = build_cached(cache, host, admission, line, queue, drain, reserving, settings.request_timeout_s)
     pipeline = Pipeline(host, admission, reading, line, drain, reserving, cached)
     answers = Answers(
         database,
@@ -228,8 +230,8 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     ledger_families = LedgerFamilies(database, ledger, reconciliation, sink)
     monitor = SystemMonitor()
     families: list[Callable[[], Awaitable[Iterable[Metric]]]] = [ledger_families.read, sharing.families]
-    if cache is not None:
-        families.append(CacheFamilies(cache).read)
+    if cached is not None:
+        families.append(cached.families.read)
     return Services(
         settings=settings,
         choice=choice,
@@ -249,6 +251,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
         sink=sink,
         pipeline=pipeline,
         cache=cache,
+        cached=cached,
         claims=claims,
         family_of=FamilyOf(settings.reasoning_family),
         metrics=Metrics(host, queue, drain, monitor, families),

@@ -30,13 +30,17 @@ class StoredGeneration(Generation):
         info: EngineInfo,
         account: Account,
         record: RequestRecord,
+        then: Callable[[], None] | None = None,
     ) -> None:
+        """`then` is called when the client has it, or has left."""
         super().__init__(_Replay(entry.deltas), requests, info, account, record)
+        self._then = then
         self._prompt_tokens = entry.usage.prompt_tokens
         self._whole = entry.usage
 
     async def _close(self) -> None:
-        """Nothing runs."""
+        if self._then is not None:
+            self._then()
 
     def _settle_complete(self) -> None:
         self._settle("complete", self.usage, NOTHING)

@@ -51,7 +51,7 @@ def test_a_replaced_or_added_word_is_not_served_at_one_percent(calibration: Cali
 
 def test_a_refused_pair_is_never_served(calibration: Calibration):
     """A guard outweighs any score and any rate short of one."""
-    verdict = decide("Delete key 17", "Delete key 71", 1.0, calibration, offset=50.0)
+    verdict = decide("Delete key 17", "Delete key 71", 1.0, calibration)
     assert verdict.refusal is not None
     assert verdict.refusal.guard == "quantities"
     assert not verdict.may_serve(0.99)
@@ -68,13 +68,6 @@ def test_the_bound_stays_below_the_estimate_and_follows_the_cosine(calibration: 
     assert bounds[0] < bounds[-1]
 
 
-def test_an_offset_moves_the_bound_its_way(calibration: Calibration):
-    """A scope whose labels were bad serves less, one whose labels were good more."""
-    pair = ("Where may I fly a drone?", "Where can I fly my drone?", 0.9, calibration)
-    worse, same, better = (decide(*pair, offset=offset).probability.lower for offset in (-3.0, 0.0, 3.0))
-    assert worse < same < better
-
-
 def test_the_verdict_does_not_depend_on_which_was_stored(calibration: Calibration):
     """Symmetric to the last bit."""
     first, second = "How long do pancakes keep?", "For how long can I keep cooked pancakes?"
@@ -88,7 +81,8 @@ def test_explain_shows_matches_leftovers_and_contributions(calibration: Calibrat
     assert ("same", "tap", "tap") in told.matches
     assert (told.only_first, told.only_second) == (("slow",), ("dripping", "today"))
     assert set(told.contributions) == set(NAMES)
-    assert told.volatile == "today"
+    assert told.volatile is not None
+    assert told.volatile.words == "today"
     assert told.verdict.refusal is not None
 
 

@@ -1,4 +1,4 @@
-"""The exact tier in front of a real model: Transformers, the demo model, the official client."""
+"""The cache in front of a real model: Transformers, the demo model, the official client."""
 
 from __future__ import annotations
 
@@ -9,62 +9,82 @@ import httpx
 import openai
 import pytest
 
+from support.administrator import OWNER, AdminClient
+from support.semantic import let_serve, standing
 from support.server import ServerProcess
-
-pytestmark = pytest.mark.prove
+from support.wire import eventually
 
 MODEL = "SmolLM2-135M-Instruct"
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    running = ServerProcess(
-        tmp_path_factory.mktemp("model") / "log", ["--engine", "transformers"], {"FOREBAY_CACHE": "exact"}
-    )
+    env = {"FOREBAY_CACHE": "semantic", "FOREBAY_CACHE_MAX_ERROR_RATE": "0.05", "FOREBAY_API_KEYS": OWNER}
+    running = ServerProcess(tmp_path_factory.mktemp("model") / "log", ["--engine", "transformers"], env)
     running.start(ready_timeout_s=240)
     yield running
     assert running.stop() == 0
 
 
-@pytest.fixture(scope="module")
-def client(real: ServerProcess) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=real.base_url, api_key="none", max_retries=0, _strict_response_validation=True) as made:
-        yield made
-
-
-def ask(client: openai.OpenAI, question: str) -> tuple[str, str]:
+def ask(server: ServerProcess, question: str, **fields: object) -> tuple[str, str]:
     """What the cache had, and the text."""
-    answer = client.chat.completions.with_raw_response.create(
-        model=MODEL, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=16
-    )
-    return answer.headers["x-cache"], answer.parse().choices[0].message.content or ""
+    with openai.OpenAI(
+        base_url=server.base_url, api_key=OWNER, max_retries=0, _strict_response_validation=True
+    ) as client:
+        answer = client.chat.completions.with_raw_response.create(
+            model=MODEL, messages=[{"role": "user", "content": question}], temperature=0, **fields
+        )
+        return answer.headers["x-cache"], answer.parse().choices[0].message.content or ""
 
 
 @pytest.mark.timeout(300)
-def test_a_models_answer_is_given_again(real: ServerProcess, client: openai.OpenAI) -> None:
+def test_a_models_answer_is_given_again(real: ServerProcess) -> None:
     """Word for word, whole and streamed, without a step of the engine."""
     question = "What is 2 + 2? Answer with the number only."
-    first, text = ask(client, question)
+    first, text = ask(real, question, max_tokens=16)
     steps = engine_tokens(real)
-    assert (first, ask(client, question)) == ("miss", ("hit", text))
-    chunks = client.chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=16, stream=True
-    )
-    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
+    assert (first, ask(real, question, max_tokens=16)) == ("miss", ("hit", text))
+    with openai.OpenAI(base_url=real.base_url, api_key=OWNER) as client:
+        chunks = client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": question}],
+            temperature=0,
+            max_tokens=16,
+            stream=True,
+        )
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
     assert engine_tokens(real) == steps
 
 
 @pytest.mark.timeout(300)
-def test_those_who_ask_at_a_time_get_one_answer(real: ServerProcess, client: openai.OpenAI) -> None:
+def test_those_who_ask_at_a_time_get_one_answer(real: ServerProcess) -> None:
     """Generated once."""
     question = "Name a river. Answer with one word."
     before = engine_tokens(real)
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: ask(client, question), range(8)))
+        answers = list(pool.map(lambda _: ask(real, question, max_tokens=16), range(8)))
     generated = engine_tokens(real) - before
     assert len({text for _, text in answers}) == 1
     assert [outcome for outcome, _ in answers].count("miss") == 1
     assert 0 < generated <= 16
+
+
+@pytest.mark.timeout(300)
+def test_a_rephrased_question_is_observed_then_served(real: ServerProcess) -> None:
+    """Without labels it is generated and compared; with labels it has the same text, and a trap is generated."""
+    asked, rephrased = "What is the capital of Norway?", "hi, what's the capital of Norway please"
+    with AdminClient(real, OWNER) as owner:
+        eventually(lambda: owner.get("GET", "/cache")["semantic"]["state"] == "on", timeout_s=30)
+        outcome, text = ask(real, asked, max_tokens=24)
+        assert outcome == "miss"
+        assert ask(real, f"{rephrased}, thanks", max_tokens=24)[0] == "miss"
+        let_serve(owner, "default")
+        assert standing(owner, "default")["serving"]
+        steps = engine_tokens(real)
+        assert ask(real, rephrased, max_tokens=24) == ("hit", text)
+        assert engine_tokens(real) == steps
+        assert ask(real, "What is the capital of Sweden?", max_tokens=24)[0] == "miss"
+        assert engine_tokens(real) > steps
 
 
 def engine_tokens(server: ServerProcess) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from forebay.cache.aims import read_aims
 from forebay.cache.stores.auto import build_cache_store
 from forebay.cache.stores.base import Held
 from forebay.errors import ConfigurationError
@@ -77,3 +78,19 @@ def test_without_numpy_the_semantic_tier_says_what_is_missing(tmp_path: Path) ->
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, text=True, timeout=60)
     assert "forebay[semantic]" in done.stderr.splitlines()[-1]
+
+
+def test_owners_may_have_error_rates_of_their_own() -> None:
+    """Tenants and sharing groups by name, all others the general one; suspicion labels ten times as many hits."""
+    aims_of = read_aims(0.01, ("acme=0.05", "group:eu=0.002"), 0.02)
+    assert [aims_of(owner).max_error_rate for owner in ("acme", "group:eu", "eu", "other")] == [0.05, 0.002, 0.01, 0.01]
+    assert (aims_of("other").hit_rate, aims_of("other").suspicious_rate) == (0.02, 0.2)
+    assert read_aims(0.01, (), 0.5)("other").suspicious_rate == 1.0
+
+
+@pytest.mark.parametrize("wrong", ["acme", "acme=much", "acme=0", "acme=0.6", "no name=0.1", "group:=0.1", "=0.1"])
+def test_an_error_rate_that_is_none(wrong: str) -> None:
+    """Names the setting and what was given."""
+    with pytest.raises(ConfigurationError, match="FOREBAY_CACHE_ERROR_RATES") as caught:
+        read_aims(0.01, (wrong,), 0.02)
+    assert repr(wrong) in str(caught.value)

@@ -9,8 +9,8 @@ from typing import Any, get_args
 import pytest
 
 from forebay.cache.controls import Controls, read_controls
-from forebay.cache.passing import depends_on
 from forebay.cache.policy import TIERS, Access, Asked, CacheRules, may_be_stored
+from forebay.cache.volatile import depends_on
 from forebay.cache_settings import CacheTier
 from forebay.errors import InvalidRequest
 from forebay.tenants.keys import KeyFields
@@ -171,7 +171,8 @@ def test_what_controls_do() -> None:
 )
 def test_what_depends_on_time_or_person(text: str, expected: str | None) -> None:
     """The semantic tier leaves it to the exact one; everybody's questions stay."""
-    assert depends_on(text) == expected
+    depends = depends_on(text)
+    assert (depends and depends.kind) == expected
     found = access(asked=Asked(text, GREEDY))
     assert (found.reads, found.reason) == (("semantic", None) if expected is None else ("exact", expected))
 

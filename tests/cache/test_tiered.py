@@ -28,6 +28,7 @@ async def test_what_is_put_is_found_at_once_and_stored_soon(stores: Stores) -> N
         store.put(entry := sealed("a", vector=embedding(1)))
         assert await store.get("a") == entry
         assert lasting.calls["get"] == 0
+        assert [near.entry for near in await store.nearest("s1", embedding(1), 2)] == [entry]
         await eventually(lambda: has(lasting, "a"))
         await lasting.add(sealed("b"))
         for _ in range(3):

@@ -18,7 +18,7 @@ NUM_NEIGHBOURS = 64
 
 
 def scored(world: World) -> tuple[World, Score]:
-    """The world with its texts' neighbours, and the estimate of the decision; 0 where a guard refuses."""
+    """The world with its texts' neighbours, and the score of the decision; 0 where a guard refuses."""
     embedder = load_embedder()
     vectors = np.stack([vector for text in world.texts for vector in embedder.embed([match_form(text)])])
     calibration = load_calibration(embedder.name)
@@ -26,7 +26,7 @@ def scored(world: World) -> tuple[World, Score]:
     @lru_cache(None)
     def score(asked: int, stored: int) -> float:
         cosine = float(vectors[asked] @ vectors[stored])
-        return decide(world.texts[asked], world.texts[stored], cosine, calibration).probability.estimate
+        return decide(world.texts[asked], world.texts[stored], cosine, calibration).probability.score
 
     return world.with_nearest(nearest(vectors)), score
 

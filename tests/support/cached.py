@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +60,11 @@ class Asker:
         self, question: str, *, headers: dict[str, str] | None = None, path: str = CHAT, **fields: Any
     ) -> httpx.Response:
         """Greedily, and the script's words come back."""
-        asked = {"prompt": question} if path == COMPLETIONS else {"messages": [{"role": "user", "content": question}]}
-        body = {**asked, "temperature": 0, "max_tokens": 400, "metadata": {"forebay_script": TEXT}, **fields}
-        return self._client.post(path, json={**body}, headers=headers)
+        return self._client.post(path, json=_body(question, path, fields), headers=headers)
+
+    def stream(self, question: str, **fields: Any) -> AbstractContextManager[httpx.Response]:
+        """The answer while it comes."""
+        return self._client.stream("POST", CHAT, json=_body(question, CHAT, {"stream": True, **fields}))
 
     def outcome(self, question: str, **options: Any) -> str:
         """What the header says of a good answer."""
@@ -82,6 +84,11 @@ class Asker:
         with AdminClient(self.server, OWNER) as owner:
             found: dict[str, int] = owner.get("GET", "/usage/reconcile")["drift"]
         return found
+
+
+def _body(question: str, path: str, fields: dict[str, Any]) -> dict[str, Any]:
+    asked = {"prompt": question} if path == COMPLETIONS else {"messages": [{"role": "user", "content": question}]}
+    return {**asked, "temperature": 0, "max_tokens": 400, "metadata": {"forebay_script": TEXT}, **fields}
 
 
 def request_id_of(answer: httpx.Response) -> str:

@@ -22,7 +22,7 @@ def memory(quotas: Quotas = AMPLE) -> MemoryStore:
 
 @asynccontextmanager
 async def tiered(lasting: Watched, front: MemoryStore | None = None) -> AsyncIterator[TieredStore]:
-    store = TieredStore(memory() if front is None else front, lasting)
+    store = TieredStore(memory() if front is None else front, lasting, Index())
     store.begin()
     try:
         yield store

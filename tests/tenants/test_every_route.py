@@ -56,6 +56,8 @@ ADMIN_BODIES = {
     ("POST", "/admin/keys/{key_id}/rotate"): {},
     ("PUT", "/admin/tenants/{name}"): {"limits": {}},
     ("POST", "/admin/cache/purge"): {"tenant": "matrix"},
+    ("POST", "/admin/cache/explain"): {"asked": "Is it deep?", "stored": "How deep is it?", "owner": "matrix"},
+    ("PUT", "/admin/cache/labels/{owner}"): {"state": None},
 }
 
 
@@ -71,7 +73,7 @@ class Route:
 
     def ask(self, base_url: str, client: httpx.Client, key_id: str = NOBODY, **headers: str) -> httpx.Response:
         path = self.template.replace("{model_id:path}", MODELS[0]).replace("{key_id}", key_id)
-        path = path.replace("{name}", "matrix")
+        path = path.replace("{name}", "matrix").replace("{owner}", "matrix")
         body = ADMIN_BODIES.get((self.method, self.template)) if self.admin else BODIES.get(path)
         return client.request(
             self.method,

@@ -23,6 +23,8 @@ from forebay.tenants.authority import Administrator
 
 if TYPE_CHECKING:
     from forebay.cache.lookup import Cache
+    from forebay.cache.semantic import SemanticTier
+    from forebay.engines.base import EngineInfo
 
 router = APIRouter(prefix="/admin/cache", tags=["cache"])
 
@@ -33,6 +35,37 @@ class TenantsAnswers(AnswerBody):
     num_bytes: int
 
 
+class SemanticStatus(AnswerBody):
+    """`state` `off`: looking up does not pay for now. `source`: what labels must have been made with to count.
+    `hit_rate`: of recent look-ups, observed hits included."""
+
+    state: Literal["loading", "on", "off", "failed"]
+    source: str | None
+    hit_rate: float
+    break_even: float
+
+
+class LabelStanding(AnswerBody):
+    """What labels have shown of an owner's hits, a tenant's or those of `group:NAME`: see docs/cache-guarantee.md."""
+
+    owner: str
+    source: str
+    serving: bool
+    why: str
+    max_error_rate: float
+    threshold: float | None
+    error_rate: float
+    error_upper95: float
+    served_upper95: float
+    num_hits: int
+    hit_rate: float
+    labels: dict[str, int]
+    labels_in_force: float
+    clean_labels_needed: int
+    num_alarms: int
+    cuts: list[dict[str, float]]
+
+
 class CacheStatus(AnswerBody):
     """`cache`: the most that the server offers. `store`: whether what lies behind memory answers, and takes writes."""
 
@@ -41,6 +74,8 @@ class CacheStatus(AnswerBody):
     epoch: int
     store: dict[str, bool] | None = None
     tenants: list[TenantsAnswers]
+    semantic: SemanticStatus | None = None
+    standings: list[LabelStanding] | None = None
 
 
 class CacheRemoval(AnswerBody):
@@ -64,7 +99,29 @@ async def status(caller: AdminCaller, services: ServicesDep) -> Response:
         if admin.can_see(tenant)
     ]
     store = {"reads": not cache.store.reads.is_open, "writes": not cache.store.writes.is_open}
-    return json_answer({**shown, "store": store, "tenants": tenants})
+    shown |= {"store": store, "tenants": tenants}
+    if cache.semantic is not None:
+        own = None if admin.tenant is None else cache.keys.owner_of(admin.tenant)
+        shown |= _semantic(cache.semantic, services.host.info, own)
+    return json_answer(shown)
+
+
+def _semantic(tier: SemanticTier, info: EngineInfo | None, own: str | None) -> dict[str, Any]:
+    """With the standing of all owners, or of one."""
+    from forebay.cache.groups import check_state
+
+    standings = []
+    for owner, state in tier.labels.states():
+        if own is None or owner == own:
+            assurance = check_state(state, tier.labels.aims_of(owner))
+            standings.append({"owner": owner, "source": assurance.source, **assurance.standing().as_dict()})
+    told = {
+        "state": tier.state,
+        "source": None if info is None else tier.source(info),
+        "hit_rate": round(tier.costs.hit_rate, 4),
+        "break_even": round(tier.costs.break_even, 4),
+    }
+    return {"semantic": told, "standings": standings}
 
 
 @router.delete("/{entry_id}", responses={200: {"model": CacheRemoval}})

@@ -14,6 +14,7 @@ MOST = 10**15
 MAX_MODELS_CHARS = 4096
 MAX_GRACE_S = 30 * 86_400
 DAY_S = 86_400
+MAX_QUESTION_CHARS = 4000
 
 
 def _printable(name: str) -> str:
@@ -125,4 +126,19 @@ class CachePurge(AdminBody):
     epoch: Annotated[int, Field(ge=0, le=MOST)] | None = None
 
 
-ADMIN_BODIES = (NewKey, KeyChanges, Rotation, TenantBody, CachePurge)
+class CacheQuestion(AdminBody):
+    """Whether the answer to `stored` may be given to `asked`: for the tenant of the key, or another owner of answers, a
+    tenant or `group:NAME`."""
+
+    asked: Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUESTION_CHARS)]
+    stored: Annotated[str, StringConstraints(min_length=1, max_length=MAX_QUESTION_CHARS)]
+    owner: ModelName | None = None
+
+
+class CacheLabels(AdminBody):
+    """What a server has exported of an owner's labels; null: forget them, and observe anew."""
+
+    state: dict[str, Any] | None
+
+
+ADMIN_BODIES = (NewKey, KeyChanges, Rotation, TenantBody, CachePurge, CacheQuestion, CacheLabels)

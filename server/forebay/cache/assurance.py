@@ -54,7 +54,13 @@ class Assurance:
         self._num_hits = 0
         self._unlabelled_hits = 0
         self._served = Evidence()
+        self._upper = (-1, 1.0)
+        self.num_changes = 0
         self.tally = Tally()
+
+    @property
+    def source(self) -> str:
+        return self._source
 
     @property
     def threshold(self) -> float | None:
@@ -71,6 +77,7 @@ class Assurance:
 
     def decide(self, score: float) -> Ruling:
         """What to do with the best candidate for a request."""
+        self.num_changes += 1
         wanted = score >= self.aims.floor
         if not len(self._cuts):
             if wanted:
@@ -93,6 +100,7 @@ class Assurance:
         """The label that a ruling asked for. None: it could not be had, for reasons that have nothing to do with the
         outcome; of a judge who cannot tell it is False.
         """
+        self.num_changes += 1
         self.tally.add(ruling.action, ruling.score, same)
         if same is None or not len(self._cuts):
             return
@@ -119,6 +127,15 @@ class Assurance:
             self._num_alarms,
             self.tally,
         )
+
+    @property
+    def error_upper95(self) -> float | None:
+        """That of `Standing`, while hits are served; reckoned once for each label."""
+        if self._serving is None:
+            return None
+        if self._upper[0] != self._num_labels:
+            self._upper = self._num_labels, self.standing().error_upper95
+        return self._upper[1]
 
     def export(self) -> dict[str, Any]:
         """As JSON would have it."""

@@ -5,6 +5,7 @@ One model an embedder, fitted from data by scripts/fit_cache_calibration.py and 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from bisect import bisect_right
@@ -20,9 +21,15 @@ Knots = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Probability:
-    """`lower` is the one-sided bound; both lie in [0, 1]."""
+    """That two messages have one answer, in [0, 1].
+
+    `estimate` is the model's, `score` the lower end of its 95% interval, by which candidates are ranked: of pairs that
+    are unlike those of the fit the model is less sure. `lower` is what pairs held out of the fit bear out, at such a
+    score.
+    """
 
     estimate: float
+    score: float
     lower: float
 
 
@@ -44,15 +51,19 @@ class Calibration:
     z: float
     knots: tuple[Knots, Knots]
 
-    def probability(self, features: Sequence[float], offset: float = 0.0) -> Probability:
-        """`offset` is in log-odds: what labels of a scope have shown the model to be out by there."""
+    @property
+    def name(self) -> str:
+        """Of this embedder, with these numbers."""
+        return f"{self.embedder}#{hashlib.sha256(repr(self).encode()).hexdigest()[:8]}"
+
+    def probability(self, features: Sequence[float]) -> Probability:
         values = self._standardised(features)
-        score = sum(weight * value for weight, value in zip(self.weights, values, strict=True)) + offset
+        score = sum(weight * value for weight, value in zip(self.weights, values, strict=True))
         spread = math.sqrt(sum(sum(map(_times, row, values)) ** 2 for row in self.factor))
-        estimate = 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score))))
-        lower = _held_out_share(self.knots[int(features[NOTHING_LEFT])], score - self.z * spread)
+        low_end = score - self.z * spread
         # The model is the surer of the two about its ranking, the held-out pairs about what a rank is worth.
-        return Probability(max(estimate, lower), lower)
+        lower = _held_out_share(self.knots[int(features[NOTHING_LEFT])], low_end)
+        return Probability(max(_logistic(score), lower), _logistic(low_end), lower)
 
     def contributions(self, features: Sequence[float]) -> Mapping[str, float]:
         """What each feature adds to the log-odds, against the average pair of the fit."""
@@ -68,6 +79,10 @@ def _held_out_share(knots: Knots, score: float) -> float:
     """That of the last knot not above the score, 0 below all."""
     at = bisect_right(knots, score, key=_score)
     return knots[at - 1][1] if at else 0.0
+
+
+def _logistic(score: float) -> float:
+    return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, score))))
 
 
 def _score(knot: tuple[float, float]) -> float:

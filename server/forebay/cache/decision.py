@@ -10,7 +10,11 @@ from forebay.cache.calibration import Calibration, Probability
 from forebay.cache.features import features
 from forebay.cache.guards import Refusal, refusal
 
-REFUSED = Probability(0.0, 0.0)
+VERSION = 1
+"""Raised with every change of guards, features or lexicon, and of how answers are compared: labels of one version say
+nothing of another."""
+
+REFUSED = Probability(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,7 @@ class Verdict:
         return self.refusal is None and self.probability.lower >= 1.0 - max_error_rate
 
 
-def decide(asked: str, stored: str, cosine: float, calibration: Calibration, offset: float = 0.0) -> Verdict:
+def decide(asked: str, stored: str, cosine: float, calibration: Calibration) -> Verdict:
     """Both messages as they were sent; `cosine` between the embeddings of their `match_form`s.
 
     Scopes must be equal: nothing of the conversation before is looked at here. Symmetric in the two messages.
@@ -34,4 +38,4 @@ def decide(asked: str, stored: str, cosine: float, calibration: Calibration, off
     refused = refusal(first, second, alignment)
     if refused is not None:
         return Verdict(REFUSED, refused)
-    return Verdict(calibration.probability(features(first, second, alignment, cosine), offset))
+    return Verdict(calibration.probability(features(first, second, alignment, cosine)))

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from forebay.cache.lookup import Cache
 from forebay.cache.stores.base import CacheUnavailable, Held
 
+if TYPE_CHECKING:
+    from forebay.cache.semantic_families import ShadowCounts
+
 ASK_S = 1.0
 """What a scrape waits for the store."""
 
 
 class CacheFamilies:
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, shadow: ShadowCounts | None = None) -> None:
         self._cache = cache
+        self._shadow = shadow
 
     async def read(self) -> list[Metric]:
         """What the store holds is left out while it gives no answer."""
@@ -34,11 +39,15 @@ class CacheFamilies:
         cache, store = self._cache, self._cache.store
         lookups = CounterMetricFamily(
             "forebay_cache_lookups",
-            "Requests by what the cache had for them: hit, joined (it was being generated), miss, bypass (not asked).",
+            "Requests by what the cache had for them: hit, joined (it was being generated), miss, bypass (not asked); "
+            "in the semantic tier those that the exact one had nothing for.",
             labels=("tier", "outcome"),
         )
         for labels, count in cache.lookups.items():
             lookups.add_metric(labels, count)
+        if cache.semantic is not None:
+            for outcome, count in cache.semantic.outcomes.items():
+                lookups.add_metric(("semantic", outcome), count)
         yield lookups
         bypasses = CounterMetricFamily("forebay_cache_bypasses", "Why requests were not looked up.", labels=("reason",))
         for reason, count in cache.bypasses.items():
@@ -67,3 +76,7 @@ class CacheFamilies:
         if held is not None:
             yield GaugeMetricFamily("forebay_cache_entries", "Answers in the store.", value=held.num_entries)
             yield GaugeMetricFamily("forebay_cache_bytes", "Of answers in the store.", value=held.num_bytes)
+        if cache.semantic is not None and cache.labelling is not None and self._shadow is not None:
+            from forebay.cache.semantic_families import semantic_families
+
+            yield from semantic_families(cache.semantic, cache.labelling, self._shadow)

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from forebay.cache.controls import NO_CONTROLS, Controls
-from forebay.cache.entries import Entry, Seal, expiry
-from forebay.cache.flight import FlightReader, Flights, Start
-from forebay.cache.policy import Access, Asked, CacheRules, Reason, may_be_stored
+from forebay.cache.entries import Entry, Seal
+from forebay.cache.flight import Flights
+from forebay.cache.place import Hit, Place
+from forebay.cache.policy import Access, Asked, CacheRules, Reason
 from forebay.cache.scope import Keys, Question, ScopeKeys, chat_question, completion_question, model_of
 from forebay.cache.stores.auto import now_ms
 from forebay.cache.stores.tiered import TieredStore
 from forebay.engines.base import EngineInfo
 from forebay.errors import NotCached
+from forebay.ledger.rows import CacheKind
 from forebay.observe.record import CacheOutcome, RequestRecord
-from forebay.types import Caller, Chat, Delta, GenerationRequest, Prompt, Sampling, Usage
+from forebay.types import Caller, Chat, GenerationRequest, Prompt, Sampling
 from forebay.values import value
+
+if TYPE_CHECKING:
+    from forebay.cache.labelling import Labelling
+    from forebay.cache.semantic import SemanticTier
 
 TOUCH_MS = 60_000
 MAX_TOUCHED = 4096
@@ -40,77 +48,23 @@ class Ask:
     controls: Controls
 
 
-@value
-class Hit:
-    """A stored answer."""
-
-    cache: Cache
-    entry: Entry
-    access: Access
-
-    def note(self, record: RequestRecord) -> None:
-        self.cache.note(record, "hit", self.access, self.entry.id)
-        age_s = max(0, (now_ms() - self.entry.created_at) // 1000)
-        record.answer_headers.append((b"age", b"%d" % age_s))
-
-
-@value
-class Place:
-    """Where a request may begin what others read, or read what another has begun."""
-
-    cache: Cache
-    caller: Caller
-    model: str
-    keys: Keys
-    flight: Hashable
-    access: Access
-    num_prompt_tokens: int
-
-    @property
-    def is_taken(self) -> bool:
-        return self.flight in self.cache.flights
-
-    def join(self, start: Start, *, whole: bool = False) -> FlightReader:
-        keep = None if self.access.stores == "off" else self._keep
-        return self.cache.flights.join(self.flight, start, keep=keep, whole=whole)
-
-    def note(self, record: RequestRecord, outcome: CacheOutcome) -> None:
-        """What became of it; one that is not looked up is bypassed, whatever is stored of it."""
-        if outcome == "miss" and self.access.reads == "off":
-            outcome = "bypass"
-        self.cache.note(record, outcome, self.access, self.keys.exact)
-
-    def _keep(self, deltas: Sequence[Delta]) -> None:
-        usage = Usage(
-            self.num_prompt_tokens,
-            sum([len(delta.token_ids) for delta in deltas]),
-            deltas[0].num_cached_tokens,
-            sum([delta.num_reasoning_tokens for delta in deltas]),
-        )
-        finish_reason = deltas[-1].finish_reason
-        if finish_reason is not None and may_be_stored(finish_reason, num_tokens=usage.completion_tokens):
-            keys, created_at = self.keys, now_ms()
-            self.cache.store_answer(
-                Entry(
-                    keys.exact,
-                    keys.scope,
-                    "",  # nobody reads it: of a question that is only known again its key is enough
-                    self.caller.tenant,
-                    self.model,
-                    self.cache.keys.epoch,
-                    created_at,
-                    expiry(created_at, self.cache.ttl_s),
-                    tuple(deltas),
-                    usage,
-                    finish_reason,
-                )
-            )
-
-
 class Cache:
     """Lives on one event loop: `begin`, then `look_up` for each request, then `close`."""
 
-    def __init__(self, store: TieredStore, keys: ScopeKeys, rules: CacheRules, seal: Seal, *, ttl_s: float) -> None:
+    def __init__(
+        self,
+        store: TieredStore,
+        keys: ScopeKeys,
+        rules: CacheRules,
+        seal: Seal,
+        *,
+        ttl_s: float,
+        semantic: SemanticTier | None = None,
+        labelling: Labelling | None = None,
+    ) -> None:
+        """`semantic` and `labelling`: both, or neither."""
+        self.semantic = semantic
+        self.labelling = labelling
         self.store = store
         self.keys = keys
         self.rules = rules
@@ -142,9 +96,15 @@ class Cache:
         """On the running loop."""
         self.tell = tell
         self.store.begin()
+        if self.semantic is not None and self.labelling is not None:
+            self.semantic.begin()
+            self.labelling.begin()
 
     async def close(self) -> None:
         await self.flights.close()
+        if self.semantic is not None and self.labelling is not None:
+            await self.labelling.close()
+            await self.semantic.close()
         await self.store.close()
 
     async def look_up(
@@ -179,16 +139,37 @@ class Cache:
         # not read what goes last.
         shape = (num_prompt_tokens, request.sampling.max_tokens, caller.priority)
         flight: Hashable = (keys.exact, *shape) if access.can_join else object()
+        place = Place(self, caller, info.model_id, keys, flight, access, num_prompt_tokens, question.text)
         if access.reads != "off" and (entry := await self._find(keys, access, flight)) is not None:
             self._touch(entry)
-            return Hit(self, entry, access)
+            return Hit(self, entry, access, place)
+        if flight not in self.flights and self.semantic is not None and access.searches:
+            place = await self._seen(self.semantic, place, info)
+            if (hit := self._semantic_hit(place)) is not None:
+                return hit
         if access.only_if_cached:
+            place.lose()
             self.note(record, "miss", access)
             raise not_cached()
         if access.stores == "off":
+            place.lose()
             self.note(record, "miss", access)
             return None
-        return Place(self, caller, info.model_id, keys, flight, access, num_prompt_tokens)
+        return place
+
+    async def _seen(self, semantic: SemanticTier, place: Place, info: EngineInfo) -> Place:
+        owner = self.keys.owner_of(place.caller.tenant)
+        seen = await semantic.look(
+            owner, place.keys.scope, place.text, place.access, info, is_wanted=lambda: not place.is_taken
+        )
+        return replace(place, seen=seen)
+
+    def _semantic_hit(self, place: Place) -> Hit | None:
+        candidate = None if place.seen is None else place.seen.candidate
+        if candidate is None or candidate.ruling.action != "serve":
+            return None
+        self._touch(candidate.entry)
+        return Hit(self, candidate.entry, place.access, place, candidate)
 
     async def _find(self, keys: Keys, access: Access, flight: Hashable) -> Entry | None:
         if access.only_if_cached or flight not in self.flights:
@@ -197,11 +178,12 @@ class Cache:
             sealed = self.store.find(keys.exact)
         if sealed is None:
             return None
-        if access.max_age_s is not None and now_ms() - sealed.created_at > access.max_age_s * 1000:
+        if not access.allows_age(now_ms() - sealed.created_at):
             return None
         entry = self.seal.open(sealed)
-        if entry is None:
+        if entry is None or entry.id != keys.exact:
             self.store.discard(sealed)
+            return None
         return entry  # of its very id, and so of this scope, whichever embedder's
 
     def _touch(self, entry: Entry) -> None:
@@ -220,10 +202,17 @@ class Cache:
             self.num_stored += 1
             self.store.put(sealed)
 
-    def note(self, record: RequestRecord, outcome: CacheOutcome, access: Access, entry_id: str | None = None) -> None:
-        """What came of it: in the record, in the answer's headers, in the counters."""
+    def note(
+        self,
+        record: RequestRecord,
+        outcome: CacheOutcome,
+        access: Access,
+        entry_id: str | None = None,
+        kind: CacheKind = "exact",
+    ) -> None:
+        """What came of it: in the record, in the answer's headers, in the counters. `kind`: of a hit."""
         record.cache = outcome
-        self.lookups["exact", outcome] += 1
+        self.lookups["exact", "miss" if kind == "semantic" else outcome] += 1
         headers = record.answer_headers
         headers.append((b"x-cache", X_CACHE[outcome]))
         if entry_id is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forebay.cache.controls import Controls
-from forebay.cache.passing import depends_on
+from forebay.cache.volatile import depends_on
 from forebay.cache_settings import CacheTier
 from forebay.types import CachePolicy, Caller, FinishReason, Sampling
 from forebay.values import value
@@ -64,6 +64,14 @@ class Access:
     only_if_cached: bool = False
     reason: Reason | None = None
 
+    def allows_age(self, age_ms: int) -> bool:
+        return self.max_age_s is None or age_ms <= self.max_age_s * 1000
+
+    @property
+    def searches(self) -> bool:
+        """Whether it has to do with the semantic tier."""
+        return "semantic" in (self.reads, self.stores)
+
     @property
     def can_join(self) -> bool:
         """Whether it may share a generation with others that ask the same at the same time."""
@@ -109,7 +117,10 @@ def may_be_stored(finish_reason: FinishReason | None, *, num_tokens: int) -> boo
 
 def _narrowing(text: str) -> Reason | None:
     """Why a text is left to the exact tier."""
-    return "length" if len(text) > MAX_TEXT_CHARS else depends_on(text)
+    if len(text) > MAX_TEXT_CHARS:
+        return "length"
+    found = depends_on(text)
+    return None if found is None else found.kind
 
 
 def _nothing(controls: Controls, reason: Reason) -> Access:

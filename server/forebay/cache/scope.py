@@ -23,6 +23,8 @@ FORMAT = 2
 KEY_CHARS = 32
 """HMAC-SHA256 cut to 128 bits (RFC 2104, 5), in hexadecimal."""
 
+GROUP = "group:"
+
 _UNSCOPED = frozenset({"max_tokens", "num_logprobs"})
 """Of `Sampling`: the first is what the prompt leaves of the context where the client sets none, so what was asked for
 stands in its place; answers with the second are never stored."""
@@ -113,6 +115,11 @@ class ScopeKeys:
         self._owned: dict[tuple[str, str], str] = {}
         """What keys begin with, by tenant and model."""
         self.epoch = epoch
+
+    def owner_of(self, tenant: str) -> str:
+        """Whose answers a tenant's are: its own, or those of its group, `group:NAME`, which no tenant is named."""
+        group = self._groups.get(tenant)
+        return tenant if group is None else f"{GROUP}{group}"
 
     def of(self, tenant: str, model: str, question: Question) -> Keys:
         """`model` as `model_of` has it."""

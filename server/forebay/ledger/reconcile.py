@@ -14,6 +14,7 @@ import structlog
 
 from forebay.errors import StorageUnavailable
 from forebay.ledger.ledger import Ledger
+from forebay.ledger.rows import CLIENTS
 from forebay.ledger.tally import add, work_of
 from forebay.stores.database import Database
 from forebay.stores.sqlite import open_for_reading, storage_errors
@@ -28,7 +29,9 @@ REFRESH_S = 2.0
 
 SUMS = "count(*), sum(prompt_tokens), sum(cached_tokens), sum(completion_tokens)"
 KIND = "CASE WHEN cache_kind IS NULL THEN kind ELSE 'hit' END"
-NEW_ROWS = f"SELECT {KIND}, {SUMS} FROM entries WHERE seq > ? AND kind <> 'reserve' GROUP BY 1"  # noqa: S608 - ours
+NEW_ROWS = f"""
+SELECT {KIND}, {SUMS} FROM entries WHERE seq > ? AND kind <> 'reserve' AND {CLIENTS} GROUP BY 1
+"""  # noqa: S608 - ours
 LAST_ROWS = f"""
 SELECT {SUMS} FROM (SELECT * FROM entries ORDER BY seq DESC LIMIT ?) WHERE cache_kind IS NULL
 """  # noqa: S608 - ours

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from forebay.ledger.rows import CLIENTS
+
 GROUPS = ("tenant", "key_id", "user_id", "model", "outcome", "day", "month")
 
 _EXPRESSIONS = {
@@ -35,7 +37,7 @@ def report(
     columns = [f"{expression} AS {name}" for expression, name in zip(names, group_by, strict=True)]
     columns += [f"{expression} AS {name}" for name, expression in SUMS.items()]
     positions = ", ".join(str(position) for position in range(1, len(group_by) + 1))
-    settled = "FROM entries WHERE kind = 'settle' AND reserved_at >= ? AND reserved_at < ?"
+    settled = f"FROM entries WHERE kind = 'settle' AND {CLIENTS} AND reserved_at >= ? AND reserved_at < ?"
     query = f"SELECT {', '.join(columns)} {settled}"
     if positions:
         query += f" GROUP BY {positions} ORDER BY {positions}"

@@ -19,8 +19,12 @@ class EngineUse:
 
 
 Kind = Literal["reserve", "settle", "uncharged"]
-CacheKind = Literal["exact", "joined"]
-"""Who generated what a request got: another one earlier, or another one meanwhile."""
+CacheKind = Literal["exact", "semantic", "joined", "shadow"]
+"""Who generated what a request got: the same one earlier, another one earlier, or the same one meanwhile. `shadow`: it
+is no client's request; a hit's question is asked again, to learn whether the hit was right."""
+
+CLIENTS = "cache_kind IS NOT 'shadow'"
+"""In SQL: of settlements those of requests that somebody made."""
 
 
 class Entry(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import orjson
 
 from forebay.errors import InvalidRequest, RateLimited
+from forebay.ledger.rows import CLIENTS
 from forebay.stores.database import Database
 
 MAX_RESULTS = 10_000
@@ -183,7 +184,7 @@ def _rows(
             columns.append(COLUMNS[name])
     columns += more_groups
     # Named as the index is, so that SQLite sees that it holds these rows.
-    terms = ["kind <> 'reserve'", "kind = 'settle'", "reserved_at >= ?", "reserved_at < ?"]
+    terms = ["kind <> 'reserve'", "kind = 'settle'", CLIENTS, "reserved_at >= ?", "reserved_at < ?"]
     buckets = query.buckets
     parameters += [query.start * 1000, buckets[-1][1] * 1000]
     for name, allowed in (query.filters or {}).items():

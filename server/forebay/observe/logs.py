@@ -86,6 +86,7 @@ def log_request(record: RequestRecord) -> None:
         "uncharged_tokens": record.uncharged_tokens or None,
         "finish_reason": record.finish_reason,
         "cache": record.cache,
+        "cache_tier": record.cache_tier,
     }
     known = {name: value for name, value in fields.items() if value is not None}
     for name, seconds in (

@@ -53,6 +53,7 @@ class RequestRecord:
     uncharged_tokens: int = 0
     finish_reason: str | None = None
     cache: CacheOutcome | None = None
+    cache_tier: str | None = None
     queue_s: float | None = None
     prefill_s: float | None = None
     decode_s: float | None = None

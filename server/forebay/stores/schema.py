@@ -174,7 +174,17 @@ CREATE TABLE idempotent_answers (
 CREATE INDEX idempotent_answers_expiry ON idempotent_answers (expires_at);
 """
 
-MIGRATIONS = (LEDGER + KEYS + IDEMPOTENCY,)
+CACHE_LABELS = """
+-- What labels have shown of the semantic cache's hits. `owner` is a tenant or a group of tenants, `state` JSON
+-- (cache/assurance.py). `num_imports` grows when a state comes from elsewhere, so that the server notices.
+CREATE TABLE cache_labels (
+    owner TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    num_imports INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS = (LEDGER + KEYS + IDEMPOTENCY, CACHE_LABELS)
 """Scripts that take a file from version i to i + 1. What was released is never changed, only added to."""
 
 VERSION = len(MIGRATIONS)

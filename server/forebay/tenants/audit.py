@@ -21,6 +21,8 @@ Act = Literal[
     "replica.forget",
     "cache.delete",
     "cache.purge",
+    "cache.import",
+    "cache.forget",
 ]
 
 

@@ -28,7 +28,7 @@ def build_cache_store(settings: Settings, folder: Path) -> TieredStore:
     index = _index() if settings.cache == "semantic" else None
     # The file's index has everything, so that with a file the memory tier needs none.
     memory = MemoryStore(in_memory, now_ms, index=index if _address(settings) else None)
-    return TieredStore(memory, build_lasting_store(settings, folder, index))
+    return TieredStore(memory, build_lasting_store(settings, folder, index), None if index is None else _index())
 
 
 def build_lasting_store(settings: Settings, folder: Path, index: Index | None = None) -> CacheStore:
