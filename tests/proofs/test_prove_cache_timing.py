@@ -21,7 +21,7 @@ SAMPLES = 1500
 """A side; the proof asks for 1,000. The AUC of two like samples of this size has a standard error of 0.011."""
 MOST_AUC = 0.55
 CONTROL_AUC = 0.9
-ENGINE_MS = 2
+ENGINE_MS = 6
 """Of each generation, so that a hit is told from a miss with ease by whoever may."""
 
 THINGS = [
