@@ -101,7 +101,8 @@ class TieredStore:
         if fresh:
             known = {near.entry.id for near in fresh}
             found = [*fresh, *(near for near in found if near.entry.id not in known)]
-            found.sort(key=lambda near: -near.cosine)
+            # Of the same text in other manners what was stored first, whichever is written already.
+            found.sort(key=lambda near: (-round(near.cosine, 6), near.entry.created_at))
         return found[:k]
 
     def _nearest_fresh(self, scope: str, embedding: bytes, k: int) -> list[Neighbour]:
