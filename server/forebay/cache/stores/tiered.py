@@ -98,11 +98,10 @@ class TieredStore:
         found = await self._read(lambda: self._lasting.nearest(scope, embedding, k))
         if found is None:
             found = await self._memory.nearest(scope, embedding, k)
-        if fresh:
-            known = {near.entry.id for near in fresh}
-            found = [*fresh, *(near for near in found if near.entry.id not in known)]
-            # Of the same text in other manners what was stored first, whichever is written already.
-            found.sort(key=lambda near: (-round(near.cosine, 6), near.entry.created_at))
+        known = {near.entry.id for near in fresh}
+        found = [*fresh, *(near for near in found if near.entry.id not in known)]
+        # Of the same text in other manners what was stored first, whichever is written already.
+        found.sort(key=lambda near: (-round(near.cosine, 6), near.entry.created_at))
         return found[:k]
 
     def _nearest_fresh(self, scope: str, embedding: bytes, k: int) -> list[Neighbour]:
