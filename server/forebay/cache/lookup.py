@@ -143,7 +143,7 @@ class Cache:
         if access.reads != "off" and (entry := await self._find(keys, access, flight)) is not None:
             self._touch(entry)
             return Hit(self, entry, access, place)
-        if self.semantic is not None and access.searches and flight not in self.flights:
+        if flight not in self.flights and self.semantic is not None and access.searches:
             place = await self._seen(self.semantic, place, info)
             if (hit := self._semantic_hit(place)) is not None:
                 return hit

@@ -155,7 +155,7 @@ class SemanticTier:
         began, embedding = time.perf_counter(), None
         try:
             async with asyncio.timeout(LOOK_S):
-                embedding = await self._embed(text)
+                embedding = await self._embed(text, owner)
                 if access.reads != "semantic":
                     return Sighting(embedding)
                 near = await self._store.nearest(scope, embedding, NUM_NEAREST)
@@ -197,9 +197,9 @@ class SemanticTier:
             log.info("semantic_lookups_tried_again")
         return wanted
 
-    async def _embed(self, text: str) -> bytes:
+    async def _embed(self, text: str, owner: str) -> bytes:
         began = time.perf_counter()
-        vector = await self.embedder.embed(match_form(text))
+        vector = await self.embedder.embed(match_form(text), apart=owner)
         self.embed_s.observe(time.perf_counter() - began)
         return vector.tobytes()
 

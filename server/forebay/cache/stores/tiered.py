@@ -15,7 +15,7 @@ import structlog
 from forebay.cache.entries import Sealed
 from forebay.cache.stores.base import CacheStore, CacheUnavailable, Held, Neighbour
 from forebay.cache.stores.memory_impl import MemoryStore
-from forebay.cache.stores.unwritten import Unwritten
+from forebay.cache.stores.waiting import Added, Waiting, Write
 from forebay.stores.breaker import FAILURES, Breaker
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ MAX_CALLS = 32
 MAX_WRITES = 512
 """That wait to be written. Further ones are left out: what is not stored is generated again."""
 
-GATHER_S = 0.05
-"""How long what is to be written gathers, to be written together: a transaction each costs more than a look-up."""
-
 PROBE_S = 0.5
 HEAR_S = 0.5
 SWEEP_S = 60.0
@@ -39,9 +36,6 @@ CLOSE_S = 1.0
 """How long what waits to be written may take at the end."""
 
 T = TypeVar("T")
-Write = Callable[[], Awaitable[object]]
-Added = tuple[str, str]
-"""The id of what is to be added, and its scope."""
 
 log = structlog.get_logger(__name__)
 
@@ -54,11 +48,11 @@ class TieredStore:
     lacks.
     """
 
-    def __init__(self, memory: MemoryStore, lasting: CacheStore, unwritten: Index | None = None) -> None:
-        """`unwritten`: with it, what is not written yet is near, too."""
+    def __init__(self, memory: MemoryStore, lasting: CacheStore, fresh: Index | None = None) -> None:
+        """`fresh`: what is not written yet is near, too."""
         self._memory = memory
         self._lasting = lasting
-        self._unwritten = Unwritten(memory, unwritten)
+        self._fresh = fresh
         self.reads = Breaker("cache_store")
         self.writes = Breaker("cache_store_writes")
         self.num_left_out = 0
@@ -70,10 +64,7 @@ class TieredStore:
         self._num_purges = 0
         """What is read while something is purged may be of what goes."""
         self._places = asyncio.Semaphore(MAX_CALLS)
-        self._waiting: list[Write | Added] = []
-        """In this order."""
-        self._has_waiting = asyncio.Event()
-        self._all_written = asyncio.Event()
+        self._waiting = Waiting(MAX_WRITES)
         self._probe: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -103,18 +94,30 @@ class TieredStore:
 
     async def nearest(self, scope: str, embedding: bytes, k: int) -> Sequence[Neighbour]:
         """Of those in memory, where the store gives no answer."""
+        fresh = self._nearest_fresh(scope, embedding, k)
         found = await self._read(lambda: self._lasting.nearest(scope, embedding, k))
         if found is None:
             found = await self._memory.nearest(scope, embedding, k)
-        return self._unwritten.beside(found, scope, embedding, k)
+        known = {near.entry.id for near in fresh}
+        found = [*fresh, *(near for near in found if near.entry.id not in known)]
+        # Of the same text in other manners what was stored first, whichever is written already.
+        found.sort(key=lambda near: (-round(near.cosine, 6), near.entry.created_at))
+        return found[:k]
+
+    def _nearest_fresh(self, scope: str, embedding: bytes, k: int) -> list[Neighbour]:
+        if self._fresh is None or scope not in self._fresh:
+            return []
+        found = [(cosine, self._memory.peek(name)) for name, cosine in self._fresh.nearest(scope, embedding, k)]
+        return [Neighbour(cosine, entry) for cosine, entry in found if entry is not None]
 
     def put(self, entry: Sealed) -> None:
         """Found from now on, and stored soon."""
         self._memory.put(entry)
-        self._unwritten.add(entry)
+        if self._fresh is not None and entry.embedding is not None:
+            self._fresh.add(entry.scope, [(entry.id, entry.embedding)])
         # Held by the memory tier alone, so that what waits costs next to nothing.
-        if not self._later((entry.id, entry.scope)):
-            self._unwritten.remove(entry.id, entry.scope)
+        if not self._later((entry.id, entry.scope)) and self._fresh is not None:
+            self._fresh.remove(entry.scope, entry.id)
 
     def touch(self, entry_id: str) -> None:
         """It was used just now."""
@@ -146,10 +149,9 @@ class TieredStore:
 
     async def close(self) -> None:
         """Writes what waits, if that goes at once."""
-        if self._tasks and self._waiting and not self._lacks:
-            self._all_written = asyncio.Event()
+        if self._tasks and not self._lacks:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._all_written.wait(), CLOSE_S)
+                await asyncio.wait_for(self._waiting.all_done(), CLOSE_S)
         tasks = [task for task in (*self._tasks, self._probe) if task is not None]
         for task in tasks:
             task.cancel()
@@ -192,12 +194,9 @@ class TieredStore:
 
     def _later(self, write: Write | Added) -> bool:
         """False: it is left out."""
-        if len(self._waiting) >= MAX_WRITES:
-            self.num_left_out += 1
-            return False
-        self._waiting.append(write)
-        self._has_waiting.set()
-        return True
+        is_taken = self._waiting.put(write)
+        self.num_left_out += not is_taken
+        return is_taken
 
     async def _add(self, *ids: str) -> None:
         """Those that were not purged meanwhile."""
@@ -211,11 +210,10 @@ class TieredStore:
                 await asyncio.sleep(PROBE_S)
                 self._lacks = not await self._give_back()
                 continue
-            await self._has_waiting.wait()
-            await asyncio.sleep(GATHER_S)
+            writes = await self._waiting.some()
             try:
                 async with self._writing:
-                    await self._write_all(list(self._waiting))
+                    await self._write_all(writes)
                 self.writes.succeeded()
             except Exception as exc:
                 self._lacks = True
@@ -232,13 +230,11 @@ class TieredStore:
                         if not isinstance(write, tuple):
                             await write()
         finally:
-            for write in writes:
-                if isinstance(write, tuple):
-                    self._unwritten.remove(*write)
-            del self._waiting[: len(writes)]
-            if not self._waiting:
-                self._has_waiting.clear()
-                self._all_written.set()
+            if self._fresh is not None:
+                for write in writes:
+                    if isinstance(write, tuple):
+                        self._fresh.remove(write[1], write[0])
+            self._waiting.done(len(writes))
 
     async def _give_back(self) -> bool:
         """To a store that is back and may have lost everything: what this server still knows. Whether it is back."""
