@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import httpx
 import psutil
@@ -159,26 +159,10 @@ def serve_nothing() -> None:
     from forebay.sockets import bind_socket
 
     class Free:
-        """Guard, hold, ledger and account in one; everything is admitted, covered and forgotten."""
+        """Everything is admitted, covered and forgotten."""
 
-        raw_headers: ClassVar[list[tuple[bytes, bytes]]] = []
-        at = cost = 0
         settled = False
-
-        def __init__(self, max_completion_tokens: int = 0) -> None:
-            self.max_completion_tokens = max_completion_tokens
-
-        def peek(self, caller: Any, *_: Any) -> None:
-            pass
-
-        async def admit(self, caller: Any, *, max_completion_tokens: int, **_: Any) -> Free:
-            return Free(max_completion_tokens)
-
-        def price_of(self, model: str) -> None:
-            return None
-
-        async def open(self, *_: Any, **__: Any) -> Free:
-            return Free()
+        cache_kind = None
 
         def covers(self, num_tokens: int) -> bool:
             return True
@@ -189,11 +173,20 @@ def serve_nothing() -> None:
         def settle(self, *_: Any, **__: Any) -> None:
             self.settled = True
 
+    class FreeReserving:
+        """Guard and ledger in one."""
+
+        def peek(self, caller: Any, *_: Any) -> None:
+            pass
+
+        async def reserve(self, caller: Any, record: Any, work: Any) -> tuple[Any, Free]:
+            return work, Free()
+
     settings = Settings(engine="scripted")
     configure_logging(settings)
     services = build_services(settings)
-    for name in ("_guard", "_ledger"):  # there is no switch for either
-        setattr(services.pipeline, name, Free())
+    assert hasattr(services.pipeline, "_reserving")  # there is no switch for it
+    setattr(services.pipeline, "_reserving", FreeReserving())  # noqa: B010 - for the type checker
     with bind_socket(settings) as sock:
         server = Server(create_app(settings, services), services, sock, None, lambda listening: None)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
