@@ -71,7 +71,7 @@ class Account:
         covered: int = 0,
         keep_settlement: Callable[[Posting], None] | None = None,
     ) -> None:
-        """`price`: None where engine time is the cost. `book`: those that are not settled; it is one of them until then.
+        """`price`: None where engine time is the cost. `book`: all that are not settled, this one until then, too.
 
         `covered`: tokens of which a checkpoint is durable with the reservation. `keep_settlement` is given a
         complete answer's settlement, to write it later (`Ledger.settle_with`)."""
