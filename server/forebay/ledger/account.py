@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from forebay.failpoints import failpoint
-from forebay.ledger.rows import CacheKind, EngineUse, Reservation
+from forebay.ledger.prices import Price
+from forebay.ledger.rows import EngineUse, Reservation
 from forebay.ledger.tally import Stream, Tally
 from forebay.ledger.writes import LedgerWrites, Posting
 from forebay.stores.group_commit import GroupCommit
@@ -23,11 +24,8 @@ ASK_AFTER = 8
 Outcome = Literal["complete", "client_gone", "failed"]
 
 
-Cost = Callable[[Usage, int, CacheKind | None], int]
-"""Of a usage and microseconds of engine time."""
-
 OnSettled = Callable[[int, int], None]
-"""Told tokens and cost, once."""
+"""Told tokens, and micro-units of money, once."""
 
 NOTHING = Usage(0, 0)
 
@@ -41,13 +39,14 @@ class Account:
     __slots__ = (
         "_allowance",
         "_asked",
-        "_cost",
+        "_book",
         "_delivered",
         "_durable",
         "_held",
         "_keep_settlement",
         "_moved",
         "_on_settled",
+        "_price",
         "_tally",
         "_threshold",
         "_writer",
@@ -61,7 +60,8 @@ class Account:
     def __init__(
         self,
         held: Reservation,
-        cost: Cost,
+        price: Price | None,
+        book: dict[str, Account],
         writer: GroupCommit,
         writes: LedgerWrites,
         on_settled: OnSettled,
@@ -71,10 +71,13 @@ class Account:
         covered: int = 0,
         keep_settlement: Callable[[Posting], None] | None = None,
     ) -> None:
-        """`covered`: tokens of which a checkpoint is durable with the reservation. `keep_settlement` is given a
+        """`price`: None where engine time is the cost. `book`: all that are not settled, this one until then, too.
+
+        `covered`: tokens of which a checkpoint is durable with the reservation. `keep_settlement` is given a
         complete answer's settlement, to write it later (`Ledger.settle_with`)."""
         self._held = held
-        self._cost = cost
+        self._price = price
+        self._book = book
         self._writer = writer
         self._writes = writes
         self._on_settled = on_settled
@@ -92,6 +95,7 @@ class Account:
         """What it is settled as."""
         self.streams: Sequence[Stream] = ()
         """Where the engine's work for it is counted."""
+        book[held.request_id] = self
 
     @property
     def request_id(self) -> str:
@@ -157,7 +161,9 @@ class Account:
         engine_us = use.prefill_us + use.decode_us
         now = time.time_ns() // 1_000_000
         kind = self.cache_kind
-        cost = self._cost(billed, engine_us, kind) if billed.total_tokens else 0
+        price, num_tokens, cost = self._price, billed.total_tokens, 0
+        if num_tokens:
+            cost = engine_us if price is None else price.charge(billed, is_hit=kind is not None)
         row = self._held.settled(now, outcome, finish_reason, billed, cost, kind, use)
         charged = billed if kind is None else NOTHING
         free = None
@@ -177,12 +183,16 @@ class Account:
         else:
             self._writer.put(self._writes.post, Posting(row, free), kept=True)
         self._tally.settled(generated, self.streams, complete=outcome == "complete" and kind is None)
-        self._on_settled(billed.total_tokens, row.cost)
+        self._end(num_tokens, 0 if price is None else cost)
 
     def void(self) -> None:
         """The reservation was never written, so there is nothing to settle."""
         self.settled = True
-        self._on_settled(0, 0)
+        self._end(0, 0)
+
+    def _end(self, num_tokens: int, money: int) -> None:
+        self._book.pop(self._held.request_id, None)
+        self._on_settled(num_tokens, money)
 
     def abandon(self) -> None:
         """Settles what nobody else will: as failed, at what was covered."""

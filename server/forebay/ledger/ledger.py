@@ -138,30 +138,19 @@ class Ledger:
         )
         # fmt: on
 
-        def cost_of(usage: Usage, engine_us: int, kind: CacheKind | None) -> int:
-            if price is None:
-                return engine_us
-            return (
-                price.cost(usage) if kind is None else price.cost_of_hit(usage.prompt_tokens, usage.completion_tokens)
-            )
-
-        def settled(num_tokens: int, cost: int) -> None:
-            self._open.pop(held.request_id, None)
-            on_settled(num_tokens, 0 if price is None else cost)
-
         writer = self._database.writer
         account = Account(
             held,
-            cost_of,
+            price,
+            self._open,
             writer,
             self._writes,
-            settled,
+            on_settled,
             self.tally,
             strict=self._strict,
             covered=covered,
             keep_settlement=record.keep_settlement,
         )
-        self._open[held.request_id] = account
         failpoint("reserving")
         try:
             await writer.write(self._writes.reserve, (held, covered))
@@ -245,8 +234,4 @@ def _swept_cost(connection: sqlite3.Connection, held: Reservation, usage: Usage)
     row = connection.execute("SELECT prices FROM price_tables WHERE version = ?", (held.price_version,)).fetchone()
     price = PriceTable.model_validate_json(row[0]).of(held.model)
     assert price is not None
-    return (
-        price.cost(usage)
-        if held.cache_kind is None
-        else price.cost_of_hit(usage.prompt_tokens, usage.completion_tokens)
-    )
+    return price.charge(usage, is_hit=held.cache_kind is not None)

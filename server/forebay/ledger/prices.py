@@ -47,6 +47,10 @@ class Price(BaseModel):
         """Of an answer from the cache."""
         return -(-(prompt_tokens + completion_tokens) * self.cache_hit // PER)
 
+    def charge(self, usage: Usage, *, is_hit: bool) -> int:
+        """Micro-units of a request, whose answer is the engine's, or comes from the cache."""
+        return self.cost_of_hit(usage.prompt_tokens, usage.completion_tokens) if is_hit else self.cost(usage)
+
     def dearest(self, prompt_tokens: int, completion_tokens: int) -> int:
         """The most that so many tokens may come to, generated or from the cache."""
         return max(self.most(prompt_tokens, completion_tokens), self.cost_of_hit(prompt_tokens, completion_tokens))

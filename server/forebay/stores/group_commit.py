@@ -45,13 +45,16 @@ PROBE = "INSERT INTO meta (name, value) VALUES ('probe', ?) ON CONFLICT (name) D
 
 T = TypeVar("T")
 
+Done = Callable[[Any], None] | asyncio.Future[Any]
+"""Gets an outcome: what was asked for, or an exception."""
+
 log = structlog.get_logger(__name__)
 
 
 class _Write:
     __slots__ = ("done", "item", "kept", "writing")
 
-    def __init__(self, writing: Writing, item: Any, done: Callable[[Any], None] | None, kept: bool) -> None:
+    def __init__(self, writing: Writing, item: Any, done: Done | None, kept: bool) -> None:
         self.writing = writing
         self.item = item
         self.done = done
@@ -95,9 +98,7 @@ class GroupCommit:
         """Writes that the disk has refused and that wait for it."""
         return len(self._kept)
 
-    def put(
-        self, writing: Writing, item: Any, done: Callable[[Any], None] | None = None, *, kept: bool = False
-    ) -> None:
+    def put(self, writing: Writing, item: Any, done: Done | None = None, *, kept: bool = False) -> None:
         """Hands over one write. `done` gets its result, or the exception, on the loop.
 
         Raises `StorageUnavailable` at once while the disk refuses, unless it is to be kept.
@@ -147,16 +148,7 @@ class GroupCommit:
     def write(self, writing: Writing, item: Any, *, kept: bool = False) -> asyncio.Future[Any]:
         """The same with a future for the outcome. Cancelling it takes nothing back."""
         future: asyncio.Future[Any] = self.loop.create_future()
-
-        def done(outcome: Any) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, BaseException):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        self.put(writing, item, done, kept=kept)
+        self.put(writing, item, future, kept=kept)
         return future
 
     async def call(self, call: Callable[[sqlite3.Connection], T]) -> T:
@@ -280,8 +272,16 @@ def _rank(writing: Writing) -> int:
     return writing.rank
 
 
-def _tell_all(told: list[tuple[Callable[[Any], None], Any]]) -> None:
+def _tell_all(told: list[tuple[Done, Any]]) -> None:
     for done, outcome in told:
+        if isinstance(done, asyncio.Future):
+            if done.done():
+                continue
+            if isinstance(outcome, BaseException):
+                done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
+            continue
         try:
             done(outcome)
         except Exception:  # the others are to hear of theirs
