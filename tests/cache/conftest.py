@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -16,9 +17,25 @@ from forebay.cache.stores.redis_impl.store import RedisStore
 from forebay.cache.stores.sqlite_impl import SqliteStore
 from forebay.stores.redis_impl.link import RedisLink
 from support.cache_stores import Clock, Stores
+from support.cached import Asker
 from support.redis import RedisProcess, redis_8
+from support.server import ServerProcess
 
 _prefixes = count()
+_questions = count()
+
+
+@pytest.fixture(scope="module")
+def asker(server: ServerProcess) -> Iterator[Asker]:
+    """Of the module's own server."""
+    with closing(Asker(server)) as made:
+        yield made
+
+
+@pytest.fixture
+def question() -> str:
+    """One that nobody has asked before."""
+    return f"Question number {next(_questions)}?"
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import count
 
 import pytest
 
@@ -17,7 +16,6 @@ from support.server import ServerProcess
 from support.wire import eventually
 from support.witness import Witness
 
-_numbers = count()
 SLOW = {"metadata": {"forebay_script": TEXT, "forebay_inter_token_ms": "5"}}
 LAST = len(encode_plain(TEXT))
 
@@ -26,18 +24,6 @@ LAST = len(encode_plain(TEXT))
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with cached_server(tmp_path_factory.mktemp("flights")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def asker(server: ServerProcess) -> Iterator[Asker]:
-    with closing(Asker(server)) as made:
-        yield made
-
-
-@pytest.fixture
-def question() -> str:
-    """One that nobody has asked before."""
-    return f"Flight number {next(_numbers)}?"
 
 
 def test_a_hundred_ask_and_the_engine_runs_once(asker: Asker, witness: Witness, question: str) -> None:

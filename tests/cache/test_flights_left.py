@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import count
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from support.server import ServerProcess
 from support.wire import connect, finish, post, read_until, reset
 from support.witness import Witness
 
-_numbers = count()
 LAST = len(encode_plain(TEXT))
 
 
@@ -27,18 +25,6 @@ LAST = len(encode_plain(TEXT))
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with cached_server(tmp_path_factory.mktemp("flights")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def asker(server: ServerProcess) -> Iterator[Asker]:
-    with closing(Asker(server)) as made:
-        yield made
-
-
-@pytest.fixture
-def question() -> str:
-    """One that nobody has asked before."""
-    return f"Flight number {next(_numbers)}?"
 
 
 @pytest.mark.parametrize(

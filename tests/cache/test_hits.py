@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import count
 from typing import Any
 
 import openai
@@ -17,7 +16,6 @@ from support.server import ServerProcess
 from support.sse import read_chunks
 from support.witness import Witness
 
-_numbers = count()
 WITH_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 
 
@@ -25,18 +23,6 @@ WITH_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     with cached_server(tmp_path_factory.mktemp("hits"), FOREBAY_REASONING_FAMILY="qwen3") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def asker(server: ServerProcess) -> Iterator[Asker]:
-    with closing(Asker(server)) as made:
-        yield made
-
-
-@pytest.fixture
-def question() -> str:
-    """One that nobody has asked before."""
-    return f"Question number {next(_numbers)}?"
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
