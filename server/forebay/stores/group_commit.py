@@ -64,8 +64,8 @@ class _Write:
 class GroupCommit:
     """The file's only writer in this process. While one commit waits for the disk, the next one's writes gather.
 
-    Each kind of write has commits of its own, so that most are one statement: what somebody waits for is short, and
-    what nobody waits for is many rows at once.
+    What nobody waits for goes along with what somebody waits for, or after a moment by itself. While a commit runs that
+    requests wait for, the loop has least to do: one beside a busy loop takes three times as long.
 
     A write is durable when its outcome is known. Where the disk refuses, the commit's writes fail with
     `StorageUnavailable`, but for those that are `kept`: they are tried again until they succeed. Until then, and until
@@ -109,22 +109,21 @@ class GroupCommit:
         if done is None:
             self._lingering.append(write)
             if len(self._lingering) == 1:
-                self._reminder = self.loop.call_later(LINGER_S, self._remind)
+                self._reminder = self.loop.call_later(LINGER_S, self._hand_over_all)
             elif len(self._lingering) == LINGER_MOST:
-                self._remind()
+                self._hand_over_all()
             return
-        if writing is CALLS and self._lingering:
-            self._remind()  # a call may read what was written before
         self._urgent.append(write)
         if len(self._urgent) == 1:
             # Once for all that is ready to be written in this turn of the loop: waking a thread is dear.
-            self.loop.call_soon(self._hand_over_urgent)
+            self.loop.call_soon(self._hand_over_all)
 
-    def _hand_over_urgent(self) -> None:
-        urgent, self._urgent = self._urgent, []
-        self._hand_over(urgent)
-
-    def _hand_over(self, writes: list[_Write]) -> None:
+    def _hand_over_all(self) -> None:
+        if self._reminder is not None:
+            self._reminder.cancel()
+            self._reminder = None
+        writes = self._lingering + self._urgent
+        self._lingering, self._urgent = [], []
         if not writes:
             return
         self._queue.put(writes)
@@ -137,13 +136,6 @@ class GroupCommit:
         if self._num_taken_care_of < self._num_handed_over:
             time.sleep(PAUSE_S)
             self._pausing = self.loop.call_later(GIVE_WAY_S, self._give_way)
-
-    def _remind(self) -> None:
-        if self._reminder is not None:
-            self._reminder.cancel()
-            self._reminder = None
-        lingering, self._lingering = self._lingering, []
-        self._hand_over(lingering)
 
     def write(self, writing: Writing, item: Any, *, kept: bool = False) -> asyncio.Future[Any]:
         """The same with a future for the outcome. Cancelling it takes nothing back."""
@@ -161,8 +153,7 @@ class GroupCommit:
 
     async def close(self, timeout_s: float) -> bool:
         """Writes what was handed over and ends the thread. False where the disk took not all of it in time."""
-        self._remind()
-        self._hand_over_urgent()
+        self._hand_over_all()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, timeout_s)
         return not self._thread.is_alive() and not self._kept
@@ -177,7 +168,7 @@ class GroupCommit:
                 self._kept = self._commit(writes)
                 self._num_taken_care_of += len(handed_over)
             elif self.refusing is not None:
-                self._commit_kind(CALLS, [])  # is it back?
+                self._commit([])  # is it back?
             if self.refusing is not None:
                 if ending:
                     break
@@ -200,22 +191,20 @@ class GroupCommit:
         return handed_over, ended
 
     def _commit(self, writes: list[_Write]) -> list[_Write]:
-        """Commits and tells, each kind by itself; returns those that must be tried again."""
+        """Commits and tells; returns those that must be tried again."""
         kinds: dict[Writing, list[_Write]] = {}
-        for write in writes:
+        for write in sorted(writes, key=_rank):
             kinds.setdefault(write.writing, []).append(write)
-        return [again for kind in sorted(kinds, key=_rank) for again in self._commit_kind(kind, kinds[kind])]
-
-    def _commit_kind(self, writing: Writing, writes: list[_Write]) -> list[_Write]:
         began = time.perf_counter()
         try:
-            results = self._apply(writing, [write.item for write in writes])
+            outcomes = self._apply(kinds)
             failpoint("committed")
         except Exception as exc:
             self._roll_back()
-            writing.forget()
+            for kind in kinds:
+                kind.forget()
             if isinstance(exc, WRITES_FAULT):
-                return self._set_apart(writing, writes, exc)
+                return self._set_apart(writes, exc)
             self._note_refusal(exc)
             self._tell([(write, _unavailable()) for write in writes if not write.kept])
             return [write for write in writes if write.kept]
@@ -226,26 +215,31 @@ class GroupCommit:
         self.num_writes += len(writes)
         if self.on_commit is not None:
             self.on_commit(time.perf_counter() - began, len(writes))
-        self._tell(zip(writes, results or [None] * len(writes), strict=True))
+        self._tell(outcomes)
         return []
 
-    def _apply(self, writing: Writing, items: list[Any]) -> Sequence[Any] | None:
-        """Durable when it returns."""
-        if self.refusing is None and writing.is_statement(items):
-            failpoint("in_commit")  # nothing is left between what it writes and its end
-            return writing.apply(self._connection, items)
+    def _apply(self, kinds: dict[Writing, list[_Write]]) -> list[tuple[_Write, Any]]:
+        """Durable when it returns, each write with its outcome."""
+        if self.refusing is None and len(kinds) == 1:
+            ((kind, writes),) = kinds.items()
+            items = [write.item for write in writes]
+            if kind.is_statement(items):
+                failpoint("in_commit")  # nothing is left between what it writes and its end
+                return _with_outcomes(writes, kind.apply(self._connection, items))
         self._connection.execute("BEGIN IMMEDIATE")
         if self.refusing is not None:
             self._connection.execute(PROBE, (0,))  # a transaction that writes nothing proves nothing
-        results = writing.apply(self._connection, items)
+        outcomes: list[tuple[_Write, Any]] = []
+        for kind, writes in kinds.items():
+            outcomes += _with_outcomes(writes, kind.apply(self._connection, [write.item for write in writes]))
         failpoint("in_commit")
         self._connection.execute("COMMIT")
-        return results
+        return outcomes
 
-    def _set_apart(self, writing: Writing, writes: list[_Write], exc: Exception) -> list[_Write]:
+    def _set_apart(self, writes: list[_Write], exc: Exception) -> list[_Write]:
         """One write cannot be applied, whatever the disk does: it fails alone, and the others are committed."""
         if len(writes) > 1:
-            return [again for write in writes for again in self._commit_kind(writing, [write])]
+            return [again for write in sorted(writes, key=_rank) for again in self._commit([write])]
         log.error("write_failed", exc_info=exc)
         self._tell([(writes[0], exc)])
         return []
@@ -268,8 +262,12 @@ class GroupCommit:
                 self.loop.call_soon_threadsafe(_tell_all, told)
 
 
-def _rank(writing: Writing) -> int:
-    return writing.rank
+def _with_outcomes(writes: list[_Write], results: Sequence[Any] | None) -> list[tuple[_Write, Any]]:
+    return list(zip(writes, results or [None] * len(writes), strict=True))
+
+
+def _rank(write: _Write) -> int:
+    return write.writing.rank
 
 
 def _tell_all(told: list[tuple[Done, Any]]) -> None:

@@ -18,14 +18,14 @@ def _no(items: list[Any]) -> bool:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Writing:
-    """A kind of write. Those that wait together are committed kind by kind in order of `rank`, each kind in order of
-    arrival.
+    """A kind of write. Of those that are committed together, each kind is applied by itself, in order of `rank` and
+    then of arrival.
 
     `apply(connection, items)` runs in the writer's thread inside a transaction, and returns a result for each item, or
     None for all. `forget` is called there, too, when such a transaction was rolled back. `is_statement`: whether
-    `apply` would write these items with one statement, which is then a transaction by itself: for each statement, BEGIN
-    and COMMIT among them, SQLite lets go of the interpreter's lock, and getting it back from a busy event loop takes
-    longer than the disk.
+    `apply` would write these items with one statement, which alone is a transaction by itself: for each statement,
+    BEGIN and COMMIT among them, SQLite lets go of the interpreter's lock, and getting it back from a busy event loop
+    takes longer than the disk.
     """
 
     rank: int
