@@ -19,6 +19,7 @@ from forebay import __version__
 
 ROOT = Path(__file__).parents[2]
 PROOFS = ROOT / "docs" / "proofs"
+MAX_CELL_CHARS = 1000
 
 Proof = Callable[..., None]
 
@@ -75,7 +76,10 @@ def write_table(folder: Path) -> None:
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         lines += [f"## {path.stem}", "", record["claim"], "", "| figure | value |", "| --- | --- |"]
-        lines += [f"| {name.replace('_', ' ')} | {shown(value)} |" for name, value in record["figures"].items()]
+        for name, value in record["figures"].items():
+            text = shown(value)
+            text = text if len(text) <= MAX_CELL_CHARS else f"in [{path.name}]({path.name})"
+            lines.append(f"| {name.replace('_', ' ')} | {text} |")
         lines += ["", f"Commit {record['commit']}, {record['took_s']} s.", ""]
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 

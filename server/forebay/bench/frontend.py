@@ -1,7 +1,7 @@
 """`bench frontend`: what the front end costs when the engine costs next to nothing.
 
 The scripted engine without delays, the server on one core and the client on another, with everything on that users
-have: a key with limits and budgets, prices, ledger, logs, metrics.
+have: a key with limits and budgets, prices, ledger, logs, metrics, the exact tier of the cache.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ SCRIPTED = (
     SEQUENCES,
     "--max-queued-tokens",
     "10000000",
+    "--cache",
+    "exact",
 )
 MIB, KIB = 2**20, 2**10
 PROMPT_LEN = 8
@@ -43,18 +45,20 @@ STEADY_CPU_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One kind of load. `burst` is how many tokens the engine gives an answer in a step, `pause_ms` its delay then."""
+    """One kind of load. `burst` is how many tokens the engine gives an answer in a step, unless the 16 that it gives by
+    itself; `pause_ms` its delay then, unless none."""
 
     name: str
     connections: int
     tokens: int
     stream: bool
-    burst: int = 16
-    pause_ms: float = 0.0
+    burst: int | None = None
+    pause_ms: float | None = None
 
     def plan(self, server: OwnServer, num_requests: int, seed: int) -> tuple[Plan, Step]:
         step = Step(num_requests, max_concurrency=self.connections)
-        metadata = {"forebay_burst": str(self.burst), "forebay_inter_token_ms": str(self.pause_ms)}
+        asked = {"forebay_burst": self.burst, "forebay_inter_token_ms": self.pause_ms}
+        metadata = {name: str(value) for name, value in asked.items() if value is not None}
         plan = Plan(
             Target(server.url, api_key=server.key),
             [step],
@@ -62,7 +66,7 @@ class Job:
             model="scripted",
             stream=self.stream,
             ignore_eos=True,
-            extra_body={"metadata": metadata},
+            extra_body={"metadata": metadata} if metadata else {},
             seed=seed,
         )
         return plan, step
