@@ -60,6 +60,9 @@ class CacheSettings(BaseSettings):
         description="Whether `semantic` may ask the served model where it is in doubt, once the model has passed a "
         "check set at start.",
     )
+    cache_cost_rule: bool = Field(
+        True, description="Whether `semantic` leaves out look-ups for a while where they cost more than hits save."
+    )
     cache_redis_url: SecretStr | None = Field(
         None,
         description="Redis 8 that holds the cache instead of a file, so that servers with the same `FOREBAY_SECRET` "

@@ -51,6 +51,14 @@ def test_what_does_not_pay_is_left_out_and_tried_with_ever_longer_pauses() -> No
     assert num_lookups == 1400
 
 
+def test_by_setting_all_are_made() -> None:
+    """And what they cost is told all the same."""
+    costs = Costs(RULE, strict=False)
+    assert ask(costs, 5000, 0.05, engine_s=0.012) == 5000
+    assert not costs.off
+    assert costs.hit_rate < costs.break_even == pytest.approx(LOOKUP_S / 0.012)
+
+
 def test_nothing_is_decided_on_few_look_ups() -> None:
     """A hundred are made first, whatever they bring."""
     costs = Costs(RULE)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import statistics
 import time
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ import pytest
 from proofs.conftest import Proof
 from support.administrator import OWNER, AdminClient
 from support.cached import CHAT, cached_server
+from support.semantic import semantic_server
 from support.server import ServerProcess
 from support.wire import connect, post, read_answer
+from support.witness import Witness
 
 SAMPLES = 1500
 """A side; the proof asks for 1,000. The AUC of two like samples of this size has a standard error of 0.011."""
@@ -59,7 +62,8 @@ class Timed:
         body = {
             "messages": [{"role": "user", "content": question}],
             "temperature": 0,
-            "metadata": {"forebay_script": "As always.", "forebay_first_token_ms": str(ENGINE_MS)},
+            # Another one for each question, or labels would show that any answer does for all.
+            "metadata": {"forebay_script": f"{zlib.crc32(question.encode())} times."},
         }
         message = post(CHAT, body, self._authorization)
         began = time.perf_counter()
@@ -87,13 +91,18 @@ def auc(ones: Sequence[float], others: Sequence[float]) -> float:
 
 @contextmanager
 def two_tenants(folder: Path, tier: str) -> Iterator[tuple[Timed, Timed]]:
-    with cached_server(folder, FOREBAY_CACHE=tier) as server:
+    """Every request is looked up, whether that pays or not."""
+    start = semantic_server if tier == "semantic" else cached_server
+    with start(folder, FOREBAY_CACHE_COST_RULE="false", FOREBAY_SCRIPTED_FIRST_TOKEN_MS=str(ENGINE_MS)) as server:
         with AdminClient(server, OWNER) as owner:
             north, south = (
                 Timed(server, owner.make(tenant=name, cache_policy=tier).key)  # type: ignore[arg-type]
                 for name in ("north", "south")
             )
         yield north, south
+        if tier == "semantic":
+            with closing(Witness(server)) as witness:
+                assert witness.value("forebay_cache_semantic_lookup_seconds_count") >= 3 * SAMPLES
         north.close()
         south.close()
 

@@ -34,13 +34,16 @@ class CostRule:
 class Costs:
     """Tells before each request whether to look up, and is told what came of it. Times are seconds of one clock.
 
-    What is observed and not yet served counts as a hit: the tier would never begin to serve otherwise.
+    What is observed and not yet served counts as a hit: the tier would never begin to serve otherwise. Where it is not
+    `strict`, all look-ups are made, whatever they cost.
     """
 
-    __slots__ = ("_hit_rate", "_left_out", "_lookup_s", "_num_lookups", "_pause", "_rule", "_saved_s", "num_skipped")
+    __slots__ = ("_hit_rate", "_left_out", "_lookup_s", "_num_lookups", "_pause", "_rule", "_saved_s", "_strict",
+                 "num_skipped")  # fmt: skip
 
-    def __init__(self, rule: CostRule | None = None) -> None:
+    def __init__(self, rule: CostRule | None = None, *, strict: bool = True) -> None:
         self._rule = rule or CostRule()
+        self._strict = strict
         self._lookup_s = _Mean()
         self._saved_s = _Mean()
         self._hit_rate = _Mean()
@@ -81,7 +84,7 @@ class Costs:
         self._lookup_s.add(lookup_s, span)
         self._hit_rate.add(float(hit), self._window)
         self._num_lookups += 1
-        if self._num_lookups >= span:
+        if self._strict and self._num_lookups >= span:
             self._judge()
 
     def generated(self, engine_s: float) -> None:

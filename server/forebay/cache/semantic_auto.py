@@ -37,7 +37,7 @@ def build_semantic_tier(
         store,
         seal,
         LabelFile(database, aims_of),
-        Costs(),
+        Costs(strict=settings.cache_cost_rule),
         verifier,
     )
 
