@@ -33,7 +33,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 from cache_load import exact, miss, semantic  # noqa: E402 - after the path
-from forebay.bench.own_server import OwnServer, two_cores  # noqa: E402 - after the path
+from forebay.bench.cores import two_cores  # noqa: E402 - after the path
+from forebay.bench.own_server import OwnServer  # noqa: E402 - after the path
 from support.cache_world import read_world  # noqa: E402  (the tests' support lies beside this directory)
 from support.server import ServerProcess  # noqa: E402 - after the path
 

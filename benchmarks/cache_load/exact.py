@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from cache_load.asking import ask_with, latencies_ms, target
+from forebay.bench.cores import pinned, two_cores
 from forebay.bench.disk import fdatasync_figures
 from forebay.bench.intervals import median_interval
-from forebay.bench.own_server import OwnServer, accounting_server, pinned, two_cores
+from forebay.bench.own_server import OwnServer, accounting_server
 from forebay.bench.quick import run_quick
 
 NUM_STORED = 200

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from cache_load.asking import ANSWER, ask_at, ask_with, latencies_ms, ping, target
+from forebay.bench.cores import pinned
 from forebay.bench.figures import percentile
-from forebay.bench.own_server import OwnServer, pinned
+from forebay.bench.own_server import OwnServer
 from forebay.bench.quick import run_quick
 from forebay.cache.analysis import match_form
 from forebay.cache.entries import Entry, Seal

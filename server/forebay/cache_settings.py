@@ -48,7 +48,7 @@ class CacheSettings(BaseSettings):
     )
     cache_memory_mib: int = Field(64, ge=1, description="Answers held in memory, in front of those that are stored.")
     cache_index_mib: int = Field(
-        128, ge=1, description="Embeddings held in memory to search among the stored answers; 1.5 KiB each."
+        128, ge=1, description="Embeddings held in memory to search among the stored answers; 2 KiB each."
     )
     cache_max_mib: int = Field(1024, ge=1, description="Largest sum of the stored answers.")
     cache_tenant_mib: int = Field(

@@ -50,12 +50,29 @@ def test_growing_copies_nothing() -> None:
     index.add("s", vectors(3 * MAX_ROWS).items())
     blocks = index._scopes["s"]._blocks
     assert blocks[0] is first
-    assert max(len(block) for block in blocks) == MAX_ROWS
-    assert sum(map(len, blocks)) <= 2 * 3 * MAX_ROWS
+    assert max(len(block.rows) for block in blocks) == MAX_ROWS
+    assert sum(len(block.rows) for block in blocks) <= 2 * 3 * MAX_ROWS
     before = index.num_bytes
     for i in range(3 * MAX_ROWS - 1):
         index.remove("s", str(i))
     assert index.num_bytes < before / 50
+
+
+def test_in_a_large_scope_the_near_are_found_by_their_sketches() -> None:
+    """Of 20,000 texts the two that are near to another wording of one of them, as the definition has them."""
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(20_000, 384))
+    rows[10_000:] = rows[:10_000] + 0.6 * rng.normal(size=(10_000, 384))  # each with one like it
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype("<f4")
+    index = Index()
+    index.add("s", ((str(i), row.tobytes()) for i, row in enumerate(rows)))
+    for i in range(0, 10_000, 100):
+        query = rows[i] + 0.3 * rows[(i + 1) % 10_000]
+        query /= np.linalg.norm(query)
+        wanted = np.argsort(-(rows @ query))[:2]
+        found = index.nearest("s", query.tobytes(), 4)[:2]
+        assert [name for name, _ in found] == [str(place) for place in wanted], i
+        assert np.allclose([cosine for _, cosine in found], (rows @ query)[wanted], atol=1e-6)
 
 
 def test_scopes_are_searched_alone() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from forebay.cache.analysis import MAX_WORDS, Analysis, Token
-from forebay.cache.lexicon import english
+from forebay.cache.lexicon import english, word_set
 from forebay.cache.spelling import slips
 
 MAX_LEFT = 400
@@ -111,24 +111,7 @@ def _are_related(first: Token, second: Token) -> bool:
     return second.lemma in english().related.get(first.lemma, ())
 
 
-_AGAINST = (
-    "un",
-    "in",
-    "im",
-    "dis",
-    "non",
-    "il",
-    "ir",
-    "mis",
-    "de",
-    "re",
-    "over",
-    "under",
-    "pre",
-    "post",
-    "anti",
-    "self",
-)
+_AGAINST = word_set("un in im dis non il ir mis de re over under pre post anti self")
 
 
 def are_opposite(first: str, second: str) -> bool:
@@ -136,7 +119,7 @@ def are_opposite(first: str, second: str) -> bool:
     if second in english().opposites.get(first, ()):
         return True
     short, long = sorted((first, second), key=len)
-    return len(short) > 2 and any(long == prefix + short for prefix in _AGAINST)
+    return len(short) > 2 and long.endswith(short) and long[: -len(short)] in _AGAINST
 
 
 _RELATIONS: tuple[tuple[Kind, Callable[[Token, Token], bool]], ...] = (

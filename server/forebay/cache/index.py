@@ -1,10 +1,12 @@
-"""The nearest texts of a scope, by brute force over their embeddings."""
+"""The nearest texts of a scope: all embeddings in short, then the best of these in full."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,13 @@ MAX_ROWS = 4096
 
 ROW_BYTES = 200
 """What a row costs beside its numbers: an id, its place, the other way round."""
+
+SKETCH_DIM = 64
+"""Numbers that stand for an embedding in a large scope: its random projection (Johnson and Lindenstrauss 1984), a sixth
+of what is to be read. Scopes of an embedder with no more than that many have none."""
+
+SHORTLIST = 512
+"""Rows whose sketches come nearest, and whose embeddings are looked at; in scopes of up to eight times as many, all."""
 
 Vector = NDArray[np.float32]
 
@@ -86,32 +95,42 @@ class Index:
             self._scopes.clear()
 
 
+class _Block(NamedTuple):
+    """`rows` has (rows, dim) numbers, `sketches` (rows, up to SKETCH_DIM)."""
+
+    rows: Vector
+    sketches: Vector
+
+
 class _Scope:
     """Rows in blocks, in no order: the last one takes the place of one that goes."""
 
-    __slots__ = ("_blocks", "_places", "_starts", "dim", "ids")
+    __slots__ = ("_blocks", "_places", "_projection", "_starts", "dim", "ids")
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self.ids: list[str] = []
         self._places: dict[str, int] = {}
-        self._blocks: list[Vector] = []
+        self._projection = _projection(dim)
+        self._blocks: list[_Block] = []
         self._starts: list[int] = []
 
     @property
     def num_bytes(self) -> int:
-        return sum(block.nbytes for block in self._blocks) + ROW_BYTES * len(self.ids)
+        return sum(part.nbytes for block in self._blocks for part in block) + ROW_BYTES * len(self.ids)
 
     def add(self, entry_id: str, row: Vector) -> None:
         place = self._places.get(entry_id)
         if place is None:
             place = self._places[entry_id] = len(self.ids)
             self.ids.append(entry_id)
-            capacity = self._starts[-1] + len(self._blocks[-1]) if self._blocks else 0
+            capacity = self._starts[-1] + len(self._blocks[-1].rows) if self._blocks else 0
             if place == capacity:
+                num = min(max(capacity, FIRST_ROWS), MAX_ROWS)
+                widths = self._projection.shape
                 self._starts.append(capacity)
-                self._blocks.append(np.empty((min(max(capacity, FIRST_ROWS), MAX_ROWS), self.dim), np.float32))
-        self._row(place)[:] = row
+                self._blocks.append(_Block(*(np.zeros((num, width), np.float32) for width in widths)))
+        self._put(place, row, row @ self._projection)
 
     def remove(self, entry_id: str) -> None:
         place = self._places.pop(entry_id, None)
@@ -119,7 +138,8 @@ class _Scope:
             return
         last = self.ids.pop()
         if last != entry_id:
-            self._row(place)[:] = self._row(len(self.ids))
+            block, row = self._find(len(self.ids))
+            self._put(place, block.rows[row], block.sketches[row])
             self.ids[place], self._places[last] = last, place
         # One empty block stays, so that coming and going at its edge costs nothing.
         if len(self._starts) > 1 and len(self.ids) <= self._starts[-2]:
@@ -128,19 +148,43 @@ class _Scope:
 
     def nearest(self, query: Vector, k: int) -> list[tuple[str, float]]:
         num = len(self.ids)
-        cosines = np.empty(num, np.float32)
-        for start, block in zip(self._starts, self._blocks, strict=True):
-            end = min(start + len(block), num)
-            if start < end:
-                np.dot(block[: end - start], query, out=cosines[start:end])
-        best = np.argpartition(cosines, num - k)[num - k :] if k < num else np.arange(num)
+        if num <= 8 * SHORTLIST or not self._projection.size:
+            places = np.arange(num)
+            cosines = np.concatenate([block.rows @ query for block in self._blocks])[:num]
+        else:
+            sketch = query @ self._projection
+            likeness = np.concatenate([block.sketches @ sketch for block in self._blocks])[:num]
+            places = np.sort(_largest(likeness, max(k, SHORTLIST)))
+            parts = np.split(places, np.searchsorted(places, self._starts[1:]))
+            blocks = zip(self._starts, self._blocks, parts, strict=True)
+            cosines = np.concatenate([block.rows[part - start] @ query for start, block, part in blocks])
+        best = _largest(cosines, k)
         best = best[np.argsort(-cosines[best], kind="stable")]
-        return [(self.ids[place], float(cosines[place])) for place in best]
+        return [(self.ids[places[one]], float(cosines[one])) for one in best]
 
-    def _row(self, place: int) -> Vector:
-        """Of the block that it is in: the last that does not begin after it."""
+    def _put(self, place: int, row: Vector, sketch: Vector) -> None:
+        block, at = self._find(place)
+        block.rows[at], block.sketches[at] = row, sketch
+
+    def _find(self, place: int) -> tuple[_Block, int]:
+        """The block that it is in, the last that does not begin after it, and where in it."""
         position = len(self._starts) - 1
         while self._starts[position] > place:
             position -= 1
-        row: Vector = self._blocks[position][place - self._starts[position]]
-        return row
+        return self._blocks[position], place - self._starts[position]
+
+
+@cache
+def _projection(dim: int) -> Vector:
+    """(dim, SKETCH_DIM), columns at right angles; (dim, 0) where a sketch would be no shorter."""
+    if dim <= SKETCH_DIM:
+        return np.empty((dim, 0), np.float32)
+    drawn = np.random.default_rng(0).normal(size=(dim, SKETCH_DIM))
+    return np.linalg.qr(drawn)[0].astype(np.float32)
+
+
+def _largest(values: Vector, num: int) -> NDArray[np.intp]:
+    """Places of the `num` largest, in no order."""
+    if num >= len(values):
+        return np.arange(len(values))
+    return np.argpartition(values, len(values) - num)[len(values) - num :]
