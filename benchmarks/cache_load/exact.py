@@ -21,7 +21,8 @@ def measure(pairs: int, num: int, show: Callable[[str], None]) -> dict[str, Any]
     """Rounds in turn: `off` without a cache, `miss` and `hit` with it, all else on. The engine takes no time, so that
     a hit saves hardly anything of what it costs to find it."""
     cores = two_cores() or (None, None)
-    with accounting_server(core=cores[0]) as off, accounting_server("--cache", "exact", core=cores[0]) as on:
+    flags, core = ("--engine", "scripted"), cores[0]
+    with accounting_server(*flags, core=core) as off, accounting_server(*flags, "--cache", "exact", core=core) as on:
         kinds = {"off": (off, False), "miss": (on, False), "hit": (on, True)}
         rounds: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
         with pinned(cores[1]):
