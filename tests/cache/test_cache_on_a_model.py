@@ -19,11 +19,14 @@ MODEL = "SmolLM2-135M-Instruct"
 
 @pytest.fixture(scope="module", params=["transformers", pytest.param("vllm", marks=pytest.mark.prove)])
 def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """Transformers reads each question to the model from its beginning, so checking the model would take long."""
+    """The semantic tier is ready, the model checked; Transformers reads each question from its beginning, so that to
+    check it would take long."""
     env = {"FOREBAY_CACHE": "semantic", "FOREBAY_CACHE_MAX_ERROR_RATE": "0.05", "FOREBAY_API_KEYS": OWNER}
     env["FOREBAY_CACHE_VERIFICATION"] = str(request.param == "vllm").lower()
     running = ServerProcess(tmp_path_factory.mktemp("model") / "log", ["--engine", request.param], env)
     running.start(ready_timeout_s=240)
+    with AdminClient(running, OWNER) as owner:
+        eventually(lambda: owner.get("GET", "/cache")["semantic"]["state"] == "on", timeout_s=120)
     yield running
     assert running.stop() == 0
 
@@ -76,7 +79,6 @@ def test_a_rephrased_question_is_observed_then_served(real: ServerProcess) -> No
     """Without labels it is generated and compared; with labels it has the same text, and a trap is generated."""
     asked, rephrased = "What is the capital of Norway?", "hi, what's the capital of Norway please"
     with AdminClient(real, OWNER) as owner:
-        eventually(lambda: owner.get("GET", "/cache")["semantic"]["state"] == "on", timeout_s=120)
         outcome, text = ask(real, asked, max_tokens=24)
         assert outcome == "miss"
         assert ask(real, f"{rephrased}, thanks", max_tokens=24)[0] == "miss"
