@@ -81,7 +81,7 @@ def _explain(args: argparse.Namespace, settings: Settings) -> int:
     first, second = embedder.embed([match_form(text) for text in (args.asked, args.stored)])
     known = known_labels(settings).get(args.owner)
     found = explain(args.asked, args.stored, float(first @ second), load_calibration(embedder.name))
-    told = found.as_dict(None if known is None else known.threshold, _aims(settings, args.owner).max_error_rate)
+    told = found.as_dict(None if known is None else known.threshold, _aims(settings, args.owner))
     if args.json:
         print_json(told)
         return 0

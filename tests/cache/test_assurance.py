@@ -225,6 +225,31 @@ def test_state_of_another_source_or_of_none_is_refused(damage: dict[str, object]
         Assurance.restore(assurance.export() | damage, assurance.aims, "test")
 
 
+FORGED = [
+    ("near", "counts", [[0, 0]]),
+    ("near", "counts", [[1, 2]] * 6),
+    ("near", "rise", "nan"),
+    ("cuts", "era", 0),
+    ("cuts", "score", 1.5),
+    ("cuts", "rise", 1e400),
+    ("served", "mass", 10**400),
+    ("served", "wrong_mass", True),
+]
+
+
+@pytest.mark.parametrize(("part", "name", "value"), FORGED)
+def test_numbers_that_no_labels_came_to_are_refused(part: str, name: str, value: object) -> None:
+    """Whoever wrote them: they would fail later, where nobody expects it."""
+    assurance = an_assurance()
+    feed(assurance, 3000)
+    state = assurance.export()
+    damaged = state[part][0] if part == "cuts" else state[part]
+    assert name in damaged
+    damaged[name] = value
+    with pytest.raises(ValueError, match="not the"):
+        Assurance.restore(state, assurance.aims, "test")
+
+
 def test_what_is_kept_does_not_grow_with_labels() -> None:
     """After 1,000 and after 20,000 candidates the state is about as large."""
     assurance, sizes = an_assurance(), []

@@ -139,5 +139,5 @@ def test_what_no_labels_could_say_is_refused(damage: dict[str, object]) -> None:
     """A damaged file proves nothing good."""
     evidence = Evidence()
     evidence.mass = 10.0
-    with pytest.raises(ValueError, match=r"not the evidence|could not convert"):
+    with pytest.raises(ValueError, match="not the"):
         Evidence.restore(evidence.export() | damage)

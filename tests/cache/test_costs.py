@@ -92,6 +92,17 @@ def test_where_one_hit_in_many_pays_it_takes_longer_to_tell() -> None:
     assert costs.off
 
 
+def test_look_ups_that_were_under_way_lengthen_no_pause() -> None:
+    """Sixteen come back after look-ups were turned off: the first pause is as long as ever."""
+    costs = Costs(RULE)
+    ask(costs, 100, 0.0, engine_s=0.001)
+    assert costs.off
+    for _ in range(16):
+        costs.looked_up(LOOKUP_S, hit=False)
+    assert ask(costs, RULE.pause, 0.0, engine_s=0.001) == 0
+    assert costs.wants_lookup()
+
+
 def test_little_below_break_even_it_stays_on() -> None:
     """A trial of a hundred cannot tell 45% from 50%; it would flap."""
     costs = Costs(RULE)

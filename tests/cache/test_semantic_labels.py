@@ -165,6 +165,10 @@ def test_an_import_that_does_not_fit(server: ServerProcess, owner: AdminClient, 
     assert owner.ask("PUT", "/cache/labels/group:no%20name", {"state": None}).status_code == 400
     strange = serving_state(source_of(owner).replace("scripted", "another"))
     owner.get("PUT", f"/cache/labels/{tenant}", {"state": strange})
+    told = standing(owner, tenant)
+    assert (told["serving"], told["why"], told["threshold"]) == (False, "of another source", None)
+    pair = {"asked": REPHRASED, "stored": ASKED, "owner": tenant}
+    assert owner.get("POST", "/cache/explain", pair)["action"] == "observe"
     with closing(Asker(server, owner.make(tenant=tenant).key)) as asker:
         assert [asker.outcome(text) for text in (ASKED, REPHRASED)] == ["miss", "miss"]
     (tmp_path / "file").write_text("[]")
@@ -173,7 +177,8 @@ def test_an_import_that_does_not_fit(server: ServerProcess, owner: AdminClient, 
 
 
 def test_admins_have_their_own_tenants_labels(server: ServerProcess, owner: AdminClient, tenant: str) -> None:
-    """Another tenant's do not exist for them, and a group's are an owner's to import."""
+    """Another tenant's do not exist for them. Labels decide how often answers may be wrong, so that only an owner
+    imports any."""
     let_serve(owner, tenant, f"{tenant}-other")
     key = owner.make(tenant=tenant, role="admin").key
     with AdminClient(server, key) as admin:
@@ -182,6 +187,9 @@ def test_admins_have_their_own_tenants_labels(server: ServerProcess, owner: Admi
         for other in (f"{tenant}-other", "group:eu"):
             assert admin.ask("GET", f"/cache/labels/{other}").status_code == 404
             assert admin.ask("PUT", f"/cache/labels/{other}", {"state": None}).status_code == 404
+        state = admin.get("GET", f"/cache/labels/{tenant}")["state"]
+        refused = admin.ask("PUT", f"/cache/labels/{tenant}", {"state": state})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (403, "state")
         assert admin.get("PUT", f"/cache/labels/{tenant}", {"state": None})["state"] is None
         assert admin.ask("POST", "/cache/explain", {"asked": "a", "stored": "b", "owner": "other"}).status_code == 404
 

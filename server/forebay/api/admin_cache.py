@@ -46,7 +46,9 @@ class SemanticStatus(AnswerBody):
 
 
 class LabelStanding(AnswerBody):
-    """What labels have shown of an owner's hits, a tenant's or those of `group:NAME`: see docs/cache-guarantee.md."""
+    """What labels have shown of an owner's hits, a tenant's or those of `group:NAME`: see docs/cache-guarantee.md.
+
+    `why` `of another source`: made with another decision, embedder, model or epoch; nothing is served by them."""
 
     owner: str
     source: str
@@ -114,18 +116,21 @@ def _semantic(tier: SemanticTier, info: EngineInfo | None, own: str | None) -> d
     """With the standing of all owners, or of one."""
     from forebay.cache.groups import check_state
 
-    standings = []
+    source, standings = None if info is None else tier.source(info), []
     for owner, state in tier.labels.states():
         if own is None or owner == own:
             assurance = check_state(state, tier.labels.aims_of(owner))
-            standings.append({"owner": owner, "source": assurance.source, **assurance.standing().as_dict()})
-    told = {
+            told = assurance.standing().as_dict()
+            if assurance.source != source:
+                told |= {"serving": False, "why": "of another source", "threshold": None}
+            standings.append({"owner": owner, "source": assurance.source, **told})
+    semantic = {
         "state": tier.state,
-        "source": None if info is None else tier.source(info),
+        "source": source,
         "hit_rate": round(tier.costs.hit_rate, 4),
         "break_even": round(tier.costs.break_even, 4),
     }
-    return {"semantic": told, "standings": standings}
+    return {"semantic": semantic, "standings": standings}
 
 
 @router.delete("/{entry_id}", responses={200: {"model": CacheRemoval}})

@@ -68,8 +68,9 @@ async def explain(
     if not tier.is_ready:
         raise EngineUnavailable("The embedder is not loaded.", retry_after_s=1)
     found = await tier.explain(body.asked, body.stored)
-    known = tier.labels.known(owner)
-    told = found.as_dict(None if known is None else known.threshold, tier.labels.aims_of(owner).max_error_rate)
+    known, info = tier.labels.known(owner), services.host.info
+    counts = known is not None and info is not None and known.source == tier.source(info)
+    told = found.as_dict(known.threshold if known is not None and counts else None, tier.labels.aims_of(owner))
     return json_answer({"object": "cache.explanation", "owner": owner, **told})
 
 
@@ -99,8 +100,11 @@ async def import_labels(
     cache, tier = _tier(services)
     admin, state = Administrator.of(caller), body.state
     _check_sees(admin, cache, owner)
+    if admin.tenant is not None and state is not None:
+        # They decide how often answers may be wrong, which is the operator's to say.
+        raise PermissionDenied("Only an owner imports labels.", param="state")
     if admin.tenant is not None and owner != admin.tenant:
-        raise PermissionDenied("Only an owner imports the labels of a group.", param="owner")
+        raise PermissionDenied("Only an owner forgets the labels of a group.", param="owner")
     if not is_owner(owner):
         raise InvalidRequest("That is no tenant's name, and no group:NAME.", param="owner")
     if state is not None:

@@ -28,6 +28,7 @@ from forebay.cache.bound import Evidence
 from forebay.cache.cuts import Cuts
 from forebay.cache.drift import NearMisses
 from forebay.cache.labels import Ruling, Tally
+from forebay.cache.numbers import count, number
 from forebay.cache.standing import Standing, standing_of
 
 _NEARLY = 0.8
@@ -164,19 +165,19 @@ class Assurance:
         assurance = cls(aims, source, draw)
         try:
             assurance._take(exported)
-        except (KeyError, TypeError, IndexError) as exc:
+        except (KeyError, TypeError, IndexError, ArithmeticError) as exc:
             raise ValueError("not the state of labels") from exc
         return assurance
 
     def _take(self, exported: Mapping[str, Any]) -> None:
-        self._pilots = [float(score) for score in exported["pilots"]][: self.aims.num_pilots]
+        self._pilots = [number(score, most=1.0) for score in exported["pilots"]][: self.aims.num_pilots]
         self._cuts = Cuts.restore(exported["cuts"])
-        self._near = NearMisses.restore(exported["near"])
+        self._near = NearMisses.restore(exported["near"], len(self._cuts) + 1 if len(self._cuts) else 0)
         serving, proven_at = exported["serving"], exported["proven_at"]
-        self._serving = None if serving is None else range(len(self._cuts))[serving]
-        self._proven_at = None if proven_at is None else int(proven_at)
-        self._num_labels, self._num_alarms = int(exported["num_labels"]), int(exported["num_alarms"])
-        self._num_hits = int(exported["num_hits"])
+        self._serving = None if serving is None else range(len(self._cuts))[count(serving)]
+        self._proven_at = None if proven_at is None else count(proven_at)
+        self._num_labels, self._num_alarms = count(exported["num_labels"]), count(exported["num_alarms"])
+        self._num_hits = count(exported["num_hits"])
         self._served = Evidence.restore(exported["served"])
         self.tally = Tally.restore(exported["tally"])
         if len(self._cuts):

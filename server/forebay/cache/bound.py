@@ -25,6 +25,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
+from forebay.cache.numbers import MOST, number
+
 # A bet rho does best where the observed rate is 1 - rho of the bound. More weight lies on large ones: few errors.
 BETS = (0.99, 0.9, 0.8, 0.7, 0.6, 0.5, 0.35, 0.2, 0.1, 0.05)
 _LOG_PRIORS = tuple(map(math.log, (0.25, 0.17, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.02, 0.01)))
@@ -87,10 +89,9 @@ class Evidence:
     def restore(cls, exported: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for what `export` did not write."""
         evidence = cls()
-        evidence.mass, evidence.wrong_mass = float(exported["mass"]), float(exported["wrong_mass"])
-        losses = [float(loss) for loss in exported["losses"]]
-        sound = len(losses) == len(BETS) and max(losses) <= 0 <= evidence.wrong_mass <= evidence.mass
-        if not sound or not math.isfinite(evidence.mass + sum(losses)):
+        evidence.mass, evidence.wrong_mass = number(exported["mass"]), number(exported["wrong_mass"])
+        losses = [number(loss, least=-MOST, most=0.0) for loss in exported["losses"]]
+        if len(losses) != len(BETS) or evidence.wrong_mass > evidence.mass:
             raise ValueError("not the evidence of labels")
         evidence._losses = losses
         return evidence

@@ -80,6 +80,9 @@ class Costs:
         return False
 
     def looked_up(self, lookup_s: float, *, hit: bool) -> None:
+        """Of one that was begun before look-ups were left out, nothing counts."""
+        if self.off:
+            return
         span = self._rule.span
         self._lookup_s.add(lookup_s, span)
         self._hit_rate.add(float(hit), self._window)

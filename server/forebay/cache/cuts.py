@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from forebay.cache.bound import Evidence
 from forebay.cache.drift import hit_detector
+from forebay.cache.numbers import count, number
 
 # Shares of the candidates that are at or above each cut.
 KEPT = (0.15, 0.3, 0.45, 0.6, 0.8)
@@ -54,9 +55,9 @@ class Cut:
     @classmethod
     def restore(cls, exported: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for what `export` did not write."""
-        cut = cls(float(exported["score"]))
-        cut.num_candidates, cut.era = int(exported["num_candidates"]), int(exported["era"])
-        cut.detector.level = float(exported["rise"])
+        cut = cls(number(exported["score"], most=1.0))
+        cut.num_candidates, cut.era = count(exported["num_candidates"]), count(exported["era"], least=1)
+        cut.detector.level = number(exported["rise"])
         cut.evidence = Evidence.restore(exported["evidence"])
         return cut
 

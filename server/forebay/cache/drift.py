@@ -13,6 +13,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
+from forebay.cache.numbers import count, number
+
 # Near misses may be a quarter more often wrong than they were before that counts as unusual.
 _SLACK = 1.25
 
@@ -73,9 +75,11 @@ class NearMisses:
         return {"counts": [list(counts) for counts in self._counts], "rise": self.detector.level}
 
     @classmethod
-    def restore(cls, exported: Mapping[str, Any]) -> Self:
-        """Raises KeyError, TypeError or ValueError for what `export` did not write."""
-        near = cls(0)
-        near._counts = [[int(num_labels), int(num_wrong)] for num_labels, num_wrong in exported["counts"]]
-        near.detector.level = float(exported["rise"])
+    def restore(cls, exported: Mapping[str, Any], num_bands: int) -> Self:
+        """Raises KeyError, TypeError or ValueError for what `export` of so many bands did not write."""
+        near = cls(num_bands)
+        near._counts = [[count(num_labels), count(num_wrong)] for num_labels, num_wrong in exported["counts"]]
+        if len(near._counts) != num_bands or any(wrong > labels for labels, wrong in near._counts):
+            raise ValueError("not the labels of these cuts")
+        near.detector.level = number(exported["rise"])
         return near

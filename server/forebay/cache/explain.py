@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from forebay.cache.aims import Aims
 from forebay.cache.alignment import align
 from forebay.cache.analysis import analyse, match_form
 from forebay.cache.calibration import Calibration
@@ -30,12 +31,13 @@ class Explanation:
     contributions: Mapping[str, float]
     volatile: Dependence | None
 
-    def as_dict(self, threshold: float | None, max_error_rate: float) -> dict[str, Any]:
+    def as_dict(self, threshold: float | None, aims: Aims) -> dict[str, Any]:
         """For JSON. `threshold`: the score that hits need now; None where nothing is served yet."""
         refusal, probability, volatile = self.verdict.refusal, self.verdict.probability, self.volatile
         action = "miss"
         if refusal is None and volatile is None:
-            action = "observe" if threshold is None else "serve" if probability.score >= threshold else "miss"
+            served, watched = ("observe", aims.floor) if threshold is None else ("serve", threshold)
+            action = served if probability.score >= watched else "miss"
         return {
             "action": action,
             "refused_by": None if refusal is None else {"guard": refusal.guard, "reason": refusal.reason},
@@ -44,7 +46,7 @@ class Explanation:
             "score": round(probability.score, 4),
             "lower_bound": round(probability.lower, 4),
             "threshold": threshold,
-            "max_error_rate": max_error_rate,
+            "max_error_rate": aims.max_error_rate,
             "cosine": round(self.cosine, 4),
             "match_forms": list(self.forms),
             "matches": [list(match) for match in self.matches],

@@ -83,7 +83,10 @@ class Labelling:
 
     def _learn(self, candidate: Candidate, *, same: bool | None) -> None:
         self.num_labels["lost" if same is None else "same" if same else "wrong"] += 1
-        candidate.learn(same=same)
+        try:
+            candidate.learn(same=same)
+        except Exception:  # one owner's labels are not to cost the others theirs
+            log.exception("cache_label_not_counted")
 
 
 def answer_text(deltas: Sequence[Delta]) -> str:

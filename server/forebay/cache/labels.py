@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+from forebay.cache.numbers import count
 from forebay.values import value
 
 Action = Literal["serve", "observe", "miss"]
@@ -66,8 +67,8 @@ class Tally:
     def restore(cls, exported: Mapping[str, Any]) -> Self:
         """Raises KeyError, TypeError or ValueError for what `export` did not write."""
         tally = cls()
-        tally.counts = {name: int(exported["counts"][name]) for name in tally.counts}
-        tally.bands = [[int(same), int(wrong)] for same, wrong in exported["bands"]]
+        tally.counts = {name: count(exported["counts"][name]) for name in tally.counts}
+        tally.bands = [[count(same), count(wrong)] for same, wrong in exported["bands"]]
         if len(tally.bands) != NUM_BANDS:
             raise ValueError("not the labels by score")
         return tally

@@ -93,8 +93,13 @@ class SemanticTier:
         labels: LabelFile,
         costs: Costs,
         verifier: Verifier | None = None,
+        *,
+        epoch: int = 0,
     ) -> None:
-        """Until it is known whether the `verifier` is asked, nothing is looked up: scores would not be comparable."""
+        """Until it is known whether the `verifier` is asked, nothing is looked up: scores would not be comparable.
+
+        `epoch`: the operator's, of corpus and weights.
+        """
         self.embedder = embedder
         self.calibration = calibration
         self.labels = labels
@@ -103,7 +108,7 @@ class SemanticTier:
         self.outcomes: Counter[Outcome] = Counter()
         self.embed_s = Histogram(BOUNDS_S)
         self.lookup_s = Histogram(BOUNDS_S)
-        self._name = f"decision-{VERSION} {calibration.name}"
+        self._name = f"decision-{VERSION} {calibration.name}" + (f" epoch-{epoch}" if epoch else "")
         self._store = store
         self._seal = seal
         self._state: Literal["loading", "on", "failed"] = "loading"
@@ -259,8 +264,9 @@ class SemanticTier:
     def _count(self, taken_s: float, outcome: Outcome) -> None:
         self.outcomes[outcome] += 1
         self.lookup_s.observe(taken_s)
+        was_off = self.costs.off
         self.costs.looked_up(taken_s, hit=outcome in ("hit", "observed"))
-        if self.costs.off:
+        if self.costs.off and not was_off:
             log.info(
                 "semantic_lookups_do_not_pay",
                 hit_rate=round(self.costs.hit_rate, 4),

@@ -39,6 +39,7 @@ def build_semantic_tier(
         LabelFile(database, aims_of),
         Costs(strict=settings.cache_cost_rule),
         verifier,
+        epoch=settings.cache_epoch,
     )
 
 
