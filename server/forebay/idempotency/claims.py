@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import sqlite3
 from collections.abc import Coroutine
 from contextlib import ExitStack
 from typing import Any
@@ -15,10 +14,12 @@ from forebay.drain import Drain
 from forebay.errors import IdempotencyConflict, ShuttingDown
 from forebay.failpoints import failpoint
 from forebay.idempotency.answers import Answers, Kept
-from forebay.idempotency.recording import Reader, Recording
+from forebay.idempotency.recording import Head, Reader, Recording
 from forebay.ledger.ledger import Ledger
 from forebay.ledger.writes import Posting
 from forebay.observe.record import RequestRecord
+
+NO_HEAD = Head(200, ())
 
 
 class Claims:
@@ -112,18 +113,21 @@ class Claim:
     async def keep(self) -> None:
         """The answer has been written: shows its end, once settlement and answer are durable, both or none.
 
-        One that ended with an error is not kept. Raises what the request's patience ends with, where it has to wait.
+        One that ended with an error is not kept. Raises what the request's patience ends with; they become durable all
+        the same.
         """
         if self._settlement is not None:
+            stored = self._store(self._settlement, *self.recording.content())
             with self.record.patience:
-                await asyncio.shield(self._store(self._settlement))
+                await asyncio.shield(stored)
             failpoint("answer_stored")
         self.recording.end()
 
-    def _store(self, settlement: Posting) -> asyncio.Future[bool]:
+    def _store(self, settlement: Posting, head: Head, body: bytes | None) -> asyncio.Future[bool]:
+        """`body` None: the key is used up, without an answer."""
         failpoint("storing_answer")
         self._is_kept = True
-        record, (head, body) = self.record, self.recording.content()
+        record = self.record
         assert record.tenant is not None
         assert record.model is not None
         answers = self._claims.answers
@@ -145,14 +149,11 @@ class Claim:
         self._closed = True
         self._alone.close()
         if not self._is_kept:
-            self._claims.release(self)
-            if self._settlement is not None:
-                self._claims.ledger.settle_with(self._settlement, _nothing)
+            if self._settlement is None:
+                self._claims.release(self)
+            else:  # billed and not written to its end: whoever comes again must not be billed again
+                self._store(self._settlement, NO_HEAD, None)
         self.recording.fail(ShuttingDown("The server shut down before the answer was complete.", retry_after_s=1))
-
-
-def _nothing(connection: sqlite3.Connection) -> None:
-    """Where an answer cannot be kept, its settlement is written by itself."""
 
 
 def key_digest(tenant: str, user: str | None, route: str, key: str) -> bytes:

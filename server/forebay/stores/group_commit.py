@@ -30,17 +30,9 @@ made to give way after 5 ms, one that lets go of it in between is not."""
 
 PAUSE_S = 0.00005
 
-WRITES_FAULT = (
-    sqlite3.IntegrityError,
-    sqlite3.DataError,
-    sqlite3.ProgrammingError,
-    sqlite3.InterfaceError,
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-)
-"""What a write brings about by itself; everything else is the disk's or the machine's fault, and may pass."""
+DISKS_FAULT = (sqlite3.OperationalError, sqlite3.InternalError, OSError, MemoryError)
+"""The disk's or the machine's, and may pass, as a `sqlite3.DatabaseError` that is no other kind of it; everything else a
+write brings about by itself."""
 PROBE = "INSERT INTO meta (name, value) VALUES ('probe', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 T = TypeVar("T")
@@ -65,7 +57,8 @@ class GroupCommit:
     """The file's only writer in this process. While one commit waits for the disk, the next one's writes gather.
 
     What nobody waits for goes along with what somebody waits for, or after a moment by itself. While a commit runs that
-    requests wait for, the loop has least to do: one beside a busy loop takes three times as long.
+    requests wait for, the loop has least to do: one beside a busy loop takes three times as long. Calls have a commit of
+    their own after it: what they do takes as long as they like, and may go wrong in more ways.
 
     A write is durable when its outcome is known. Where the disk refuses, the commit's writes fail with
     `StorageUnavailable`, but for those that are `kept`: they are tried again until they succeed. Until then, and until
@@ -165,7 +158,9 @@ class GroupCommit:
             ending = ending or ended
             writes = self._kept + [write for some in handed_over for write in some]
             if writes:
-                self._kept = self._commit(writes)
+                calls = [write for write in writes if write.writing is CALLS]
+                others = [write for write in writes if write.writing is not CALLS]
+                self._kept = [again for some in (others, calls) if some for again in self._commit(some)]
                 self._num_taken_care_of += len(handed_over)
             elif self.refusing is not None:
                 self._commit([])  # is it back?
@@ -203,7 +198,7 @@ class GroupCommit:
             self._roll_back()
             for kind in kinds:
                 kind.forget()
-            if isinstance(exc, WRITES_FAULT):
+            if not isinstance(exc, DISKS_FAULT) and type(exc) is not sqlite3.DatabaseError:
                 return self._set_apart(writes, exc)
             self._note_refusal(exc)
             self._tell([(write, _unavailable()) for write in writes if not write.kept])
