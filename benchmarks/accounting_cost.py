@@ -4,7 +4,7 @@
 
 Prints one JSON object: microseconds of the server's CPU (all its threads) a request, the difference with a 95% interval
 of its median over the pairs, and how the disk did: the 99th percentile of a group commit beside that of a bare
-`fdatasync` of one page in the same folder. The server is kept on one core and the client on another. Requests go out in
+`fdatasync` of one page in the same folder, with the connections of the load, with four and with one. The server is kept on one core and the client on another. Requests go out in
 waves, one on each connection, so that the engine steps them together either way: group commit gathers them, and without
 it the engine would have more steps for the same tokens, which cost more than the ledger.
 """
@@ -36,8 +36,9 @@ from forebay.settings import Settings  # noqa: E402 - after the path
 from support.server import SERVER_ROOT, ServerProcess, free_port  # noqa: E402 - after the path
 
 BODY = {"model": "scripted", "max_tokens": 16, "ignore_eos": True, "messages": [{"role": "user", "content": "hello"}]}
-FEW_CONNECTIONS = 4
+FEW_CONNECTIONS = (4, 1)
 """With which the server has idle moments, so that the writer need not wait for the interpreter's lock."""
+ROUNDS_OF_COMMITS = 3
 
 PRICES = {"version": "1", "models": {"*": {"prompt": 100_000, "completion": 400_000}}}
 
@@ -98,6 +99,7 @@ class Accounting:
     def __init__(self, folder: Path, *flags: str) -> None:
         (folder / "prices.json").write_text(json.dumps(PRICES), encoding="utf-8")
         env = {"FOREBAY_DATA_DIR": str(folder / "data"), "FOREBAY_PRICES_FILE": str(folder / "prices.json")}
+        self.folder = folder
         self.key: str | None = self._create_key(env)
         self.server = ServerProcess(folder / "log", ["--engine", "scripted", *flags], env).start()
         assert self.server.process is not None
@@ -211,10 +213,32 @@ def measure(target: Accounting | Nothing, num_requests: int, num_connections: in
     }
 
 
-def bucket_of(cumulative: dict[str, float], share: float) -> str:
-    """The upper bound of the histogram's bucket that holds the percentile."""
-    total = max(cumulative.values())
-    return next(bound for bound, count in cumulative.items() if count >= share * total)
+def quantile(cumulative: dict[str, float], share: float) -> float:
+    """As Prometheus' `histogram_quantile` has it: values lie evenly in their bucket, whose bounds are a quarter apart."""
+    wanted = share * max(cumulative.values())
+    below, before = 0.0, 0.0
+    for bound, count in cumulative.items():
+        if count >= wanted:
+            break
+        below, before = float(bound), count
+    return below + (float(bound) - below) * (wanted - before) / (count - before)
+
+
+def commits(target: Accounting, num_requests: int, num_connections: int) -> dict[str, float]:
+    """How long they took under one more round of load, and what `fdatasync` takes right after it."""
+    before = target.commit_seconds()
+    measure(target, num_requests, num_connections)
+    new = {bound: count - before[bound] for bound, count in target.commit_seconds().items()}
+    syncs = fdatasync_seconds(target.folder, 500)
+    sync_ms = 1000 * syncs[int(len(syncs) * 0.99)]
+    p50_ms, p99_ms = (1000 * quantile(new, share) for share in (0.5, 0.99))
+    return {
+        "commits": max(new.values()),
+        "p50_ms": p50_ms,
+        "p99_ms": p99_ms,
+        "fdatasync_p99_ms": sync_ms,
+        "p99_over_fdatasync": p99_ms / sync_ms,
+    }
 
 
 def main() -> None:
@@ -229,6 +253,7 @@ def main() -> None:
         serve_nothing()
         return
     rounds: dict[str, list[dict[str, float]]] = {"on": [], "off": []}
+    found: dict[int, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory(dir=ROOT) as name:
         folder = Path(name)
         on, off = Accounting(folder), Nothing(folder)
@@ -242,10 +267,9 @@ def main() -> None:
             for _ in range(args.pairs):
                 for label, target in (("on", on), ("off", off)):
                     rounds[label].append(measure(target, args.requests, args.connections))
-            saturated = on.commit_seconds()
-            measure(on, args.requests, FEW_CONNECTIONS)
-            few = {bound: count - saturated[bound] for bound, count in on.commit_seconds().items()}
-            syncs = fdatasync_seconds(folder, 2000)
+            for number in (args.connections, *FEW_CONNECTIONS):
+                for _ in range(ROUNDS_OF_COMMITS):
+                    found.setdefault(number, []).append(commits(on, args.requests * number // 4, number))
         finally:
             on.stop()
             off.stop()
@@ -258,10 +282,10 @@ def main() -> None:
         **figures,
         "added_cpu_us": round(statistics.median(added), 1),
         "added_cpu_us_interval": [round(value, 1) for value in median_interval(added)],
-        "commit_p99_s_at_most": bucket_of(saturated, 0.99),
-        "commit_p99_s_at_most_with_few_connections": bucket_of(few, 0.99),
-        "fdatasync_p99_s": round(syncs[int(len(syncs) * 0.99)], 6),
-        "fdatasync_p50_s": round(syncs[len(syncs) // 2], 6),
+        "commits": {
+            f"{number}_connections": {name: [round(one[name], 3) for one in ran] for name in ran[0]}
+            for number, ran in found.items()
+        },
     }
     print(json.dumps(result))
 

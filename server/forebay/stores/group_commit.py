@@ -31,8 +31,8 @@ made to give way after 5 ms, one that lets go of it in between is not."""
 PAUSE_S = 0.00005
 
 DISKS_FAULT = (sqlite3.OperationalError, sqlite3.InternalError, OSError, MemoryError)
-"""The disk's or the machine's, and may pass, as a `sqlite3.DatabaseError` that is no other kind of it; everything else a
-write brings about by itself."""
+"""The disk's or the machine's, and may pass, as a `sqlite3.DatabaseError` that is no other kind of it; everything else
+a write brings about by itself."""
 PROBE = "INSERT INTO meta (name, value) VALUES ('probe', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 
 T = TypeVar("T")
@@ -57,8 +57,8 @@ class GroupCommit:
     """The file's only writer in this process. While one commit waits for the disk, the next one's writes gather.
 
     What nobody waits for goes along with what somebody waits for, or after a moment by itself. While a commit runs that
-    requests wait for, the loop has least to do: one beside a busy loop takes three times as long. Calls have a commit of
-    their own after it: what they do takes as long as they like, and may go wrong in more ways.
+    requests wait for, the loop has least to do: one beside a busy loop takes three times as long. Calls have a commit
+    of their own after it: what they do takes as long as they like, and may go wrong in more ways.
 
     A write is durable when its outcome is known. Where the disk refuses, the commit's writes fail with
     `StorageUnavailable`, but for those that are `kept`: they are tried again until they succeed. Until then, and until
