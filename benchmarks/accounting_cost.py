@@ -4,7 +4,8 @@
 
 Prints one JSON object: microseconds of the server's CPU (all its threads) a request, the difference with a 95% interval
 of its median over the pairs, and how the disk did: the 99th percentile of a group commit beside that of a bare
-`fdatasync` of one page in the same folder, with the connections of the load, with four and with one. The server is kept on one core and the client on another. Requests go out in
+`fdatasync` of one page in the same folder, with the connections of the load, with four and with one. The server is kept
+on one core and the client on another. Requests go out in
 waves, one on each connection, so that the engine steps them together either way: group commit gathers them, and without
 it the engine would have more steps for the same tokens, which cost more than the ledger.
 """
@@ -214,7 +215,7 @@ def measure(target: Accounting | Nothing, num_requests: int, num_connections: in
 
 
 def quantile(cumulative: dict[str, float], share: float) -> float:
-    """As Prometheus' `histogram_quantile` has it: values lie evenly in their bucket, whose bounds are a quarter apart."""
+    """As Prometheus' `histogram_quantile` has it: values lie evenly in their bucket, whose bounds are close together."""
     wanted = share * max(cumulative.values())
     below, before = 0.0, 0.0
     for bound, count in cumulative.items():

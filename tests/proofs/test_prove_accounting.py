@@ -20,8 +20,9 @@ def test_accounting_costs_little(proof: Proof) -> None:
     found = json.loads(subprocess.run(script, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
     proof(
         "accounting-cost",
-        "Keys, limits, budgets and the ledger add at most 100 us of CPU to a request at saturation, and a group commit's "
-        "99th percentile is at most five times that of the machine's own fdatasync, in the median of three rounds.",
+        "Keys, limits, budgets and the ledger add at most 100 us of CPU to a request at saturation, and a group "
+        "commit's 99th percentile is at most five times that of the machine's own fdatasync, in the median of three "
+        "rounds.",
         **found,
     )
     assert found["added_cpu_us"] <= MOST_CPU_US
