@@ -215,7 +215,7 @@ def measure(target: Accounting | Nothing, num_requests: int, num_connections: in
 
 
 def quantile(cumulative: dict[str, float], share: float) -> float:
-    """As Prometheus' `histogram_quantile` has it: values lie evenly in their bucket, whose bounds are close together."""
+    """As Prometheus' `histogram_quantile` has it: values lie evenly in their bucket; buckets are narrow."""
     wanted = share * max(cumulative.values())
     below, before = 0.0, 0.0
     for bound, count in cumulative.items():
