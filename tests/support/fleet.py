@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,25 @@ def limit_tenant(servers: Sequence[ServerProcess], tenant: str, **limits: Any) -
 
 def peak_tokens(folders: Sequence[Path]) -> tuple[int, int]:
     """The most that was ever held and settled together, by all ledgers in the order of time, and what it came to."""
+    return _peak(folders, lambda row: (row["reserved_tokens"], row["prompt_tokens"] + row["completion_tokens"]))
+
+
+def peak_cost(folders: Sequence[Path]) -> tuple[int, int]:
+    """The same in micro-units of money."""
+    return _peak(folders, lambda row: (row["reserved_cost"], row["cost"]))
+
+
+def _peak(folders: Sequence[Path], amounts: Callable[[sqlite3.Row], tuple[int, int]]) -> tuple[int, int]:
+    """`amounts` of a row: what was held, and what it came to."""
     moves = []
     for folder in folders:
         with closing(open_for_reading(folder)) as connection:
             connection.row_factory = sqlite3.Row
             for row in connection.execute("SELECT * FROM entries WHERE kind = 'settle'"):
-                tokens = row["prompt_tokens"] + row["completion_tokens"]
-                moves += [(row["reserved_at"], row["reserved_tokens"]), (row["at"], tokens - row["reserved_tokens"])]
+                held, spent = amounts(row)
+                moves += [(row["reserved_at"], held), (row["at"], spent - held)]
     total = peak = 0
-    for _, tokens in sorted(moves):  # within a millisecond, what is given back comes first
-        total += tokens
+    for _, amount in sorted(moves):  # within a millisecond, what is given back comes first
+        total += amount
         peak = max(peak, total)
     return peak, total
