@@ -67,7 +67,7 @@ async def explain(
     _check_sees(Administrator.of(caller), cache, owner)
     if not tier.is_ready:
         raise EngineUnavailable("The embedder is not loaded.", retry_after_s=1)
-    found = await tier.explain(body.asked, body.stored)
+    found = await tier.explain(owner, body.asked, body.stored)
     known = tier.labels.known(owner)
     told = found.as_dict(None if known is None else known.threshold, tier.labels.aims_of(owner).max_error_rate)
     return json_answer({"object": "cache.explanation", "owner": owner, **told})
