@@ -84,6 +84,6 @@ def test_slips_in_small_words_alone(word: str, meant: str) -> None:
 
 @pytest.mark.parametrize("module", [analysis, lemmas, near_words, spelling, words])
 def test_nothing_is_remembered_of_what_users_write(module: object) -> None:
-    """What is kept between calls takes no argument: it is made of the lexicon, and time tells nothing of other users."""
+    """What is kept between calls takes no argument: it is made of the lexicon, and time tells nothing of users."""
     kept = [each for _, each in inspect.getmembers(module) if hasattr(each, "cache_info")]
     assert all(not inspect.signature(each).parameters for each in kept)

@@ -1,5 +1,7 @@
-"""Words by how they begin and end: what is one slip away from a string is found without trying every letter in every
-place, so that a name costs little more than a known word, the first time as later."""
+"""The words of a list that are one slip of the finger away from a string, found by how words begin and end.
+
+Trying every letter in every place takes half a millisecond for each name, which somebody would then want to remember.
+"""
 
 from __future__ import annotations
 
