@@ -22,6 +22,7 @@ from forebay.cache.label_file import LabelFile
 from forebay.cache.labels import Ruling
 from forebay.cache.odds import combined
 from forebay.cache.policy import Access
+from forebay.cache.spelling import load_words
 from forebay.cache.stores.auto import now_ms
 from forebay.cache.stores.base import Neighbour
 from forebay.cache.stores.tiered import TieredStore
@@ -190,7 +191,7 @@ class SemanticTier:
     async def _start(self) -> None:
         try:
             await self.embedder.start()
-            await asyncio.to_thread(match_form, "Is it raelly deep?")  # loads the lexicon and its index
+            await asyncio.to_thread(load_words)
         except Exception as exc:
             self._state = "failed"
             log.error("semantic_tier_failed", exc_info=exc)
