@@ -23,7 +23,7 @@ class AtOnce:
         self._embedder = embedder
         self.num_texts = 0
 
-    async def embed(self, text: str) -> Vector:
+    async def embed(self, text: str, *, apart: str = "") -> Vector:
         self.num_texts += 1
         return self._embedder.embed([text])[0]
 
@@ -64,6 +64,12 @@ async def test_the_same(embedder: TextEmbedder, one: str, other: str) -> None:
 async def test_not_the_same(embedder: TextEmbedder, one: str, other: str) -> None:
     """Another number, negation, name or opposite; long ones that are not the same words."""
     assert not await Comparison(embedder, None).same("?", one, other, "acme")
+
+
+async def test_marks_of_lists_after_many_empty_lines(embedder: TextEmbedder) -> None:
+    """They count for nothing; a text of line ends alone is read once, not from each of them anew."""
+    lines = "\n" * 200_000
+    assert await Comparison(embedder, None).same("?", f"{lines} - Oslo\n\t+ Rome", "Oslo Rome", "acme")
 
 
 async def test_a_model_that_has_earned_it_has_the_last_word(embedder: TextEmbedder) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.cache.analysis import match_form
+from forebay.cache.analysis import MAX_WORDS, analyse, match_form
 from forebay.cache.volatile import depends_on
 
 
@@ -23,6 +23,23 @@ from forebay.cache.volatile import depends_on
 def test_manners_and_slips_are_left_out(text: str, form: str):
     """What carries the question stays; a message of manners alone and one with code stay whole."""
     assert match_form(text) == form
+
+
+@pytest.mark.parametrize("text", ["a " * 241, "qxz! " * 121, "ﷺ " * 120, "a" * 2001])
+def test_what_is_too_long_is_not_taken_apart(text: str):
+    """Words and signs are counted, and letters as they are when ligatures are spread out: it stays as it is, and only
+    the same text is the same."""
+    assert match_form(text) == text
+    assert analyse(text).num_words > MAX_WORDS
+    assert analyse(text).words == (text,)
+
+
+def test_manners_do_not_make_a_message_too_long():
+    """What is left of 240 words and signs counts."""
+    asked = "how do i reset my password " * 19
+    text = "please, " * 60 + asked
+    assert match_form(text) == asked.strip()
+    assert analyse(text).num_words <= MAX_WORDS
 
 
 @pytest.mark.parametrize(

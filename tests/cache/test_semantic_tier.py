@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from forebay.cache.aims import Aims
-from forebay.cache.calibration import load_calibration
+from forebay.cache.calibration import Calibration, Probability, load_calibration
 from forebay.cache.costs import CostRule, Costs
 from forebay.cache.index import Index
 from forebay.cache.label_file import LabelFile
@@ -42,6 +44,7 @@ async def tier(
     *,
     costs: Costs | None = None,
     verifier: ToldWord | None = None,
+    calibration: Calibration | None = None,
     is_up: bool = True,
     age_s: float = 0,
 ) -> AsyncIterator[SemanticTier]:
@@ -59,7 +62,7 @@ async def tier(
     memory.put(sealed)
     made = SemanticTier(
         EmbeddingBatcher(load),
-        load_calibration(EMBEDDER),
+        calibration or load_calibration(EMBEDDER),
         store,
         seal(),
         LabelFile(database, lambda _: Aims(0.05)),
@@ -72,6 +75,25 @@ async def tier(
     await made.close()
     await store.close()
     await database.close(5)
+
+
+class Held(Calibration):
+    """Says nothing before it may."""
+
+    asked = threading.Event()
+    go = threading.Event()
+
+    def probability(self, features: Sequence[float]) -> Probability:
+        self.asked.set()
+        assert self.go.wait(10)
+        return super().probability(features)
+
+
+def held() -> Held:
+    Held.asked.clear()
+    Held.go.clear()
+    shipped = load_calibration(EMBEDDER)
+    return Held(*(getattr(shipped, field.name) for field in fields(shipped)))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -122,6 +144,24 @@ async def test_an_embedder_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
         told.go.set()
         await until(lambda: told.num_texts == 2)
         assert (await look(of)).candidate is not None
+
+
+async def test_the_loop_goes_on_while_it_is_decided(tmp_path: Path) -> None:
+    """However long the words of two messages take."""
+    async with tier(tmp_path, ToldEmbedder, calibration=held()) as of:
+        looking = asyncio.create_task(look(of))
+        await until(Held.asked.is_set)
+        Held.go.set()
+        assert (await looking).candidate is not None
+
+
+async def test_a_decision_that_takes_too_long_holds_nobody_up(tmp_path: Path) -> None:
+    """A request goes on after its time, with its embedding, as if nothing were near."""
+    async with tier(tmp_path, ToldEmbedder, calibration=held()) as of:
+        found = await look(of)
+        Held.go.set()
+        assert (found.candidate, found.embedding is None) == (None, False)
+        assert of.outcomes == {"timeout": 1}
 
 
 async def test_an_embedder_that_cannot_be_loaded(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ async def explain(
     _check_sees(Administrator.of(caller), cache, owner)
     if not tier.is_ready:
         raise EngineUnavailable("The embedder is not loaded.", retry_after_s=1)
-    found = await tier.explain(body.asked, body.stored)
+    found = await tier.explain(owner, body.asked, body.stored)
     known, info = tier.labels.known(owner), services.host.info
     counts = known is not None and info is not None and known.source == tier.source(info)
     told = found.as_dict(known.threshold if known is not None and counts else None, tier.labels.aims_of(owner))

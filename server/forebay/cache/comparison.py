@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import unicodedata
 from collections import Counter
@@ -23,7 +24,7 @@ MISSED = 0.03
 benchmarks/cache_pairs and all of its public traps) 2.1% were, at most 3.1% with 95% confidence; of the equal ones in
 other words 66% were found to be so."""
 
-_MARKS = re.compile(r"[*_`#>~|]+|^\s*[-+]\s", re.MULTILINE)
+_MARKS = re.compile(r"[*_`#>~|]+|^[ \t]*[-+]\s", re.MULTILINE)
 _NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
@@ -41,18 +42,24 @@ class Comparison:
             return True
         if Counter(_NUMBER.findall(one)) != Counter(_NUMBER.findall(other)):
             return False
-        if await self._close(plain(one), plain(other)):
+        if await self._close(plain(one), plain(other), tenant):
             return True
         return self._verifier is not None and await self._verifier.same_answer(question, one, other, tenant) is True
 
-    async def _close(self, one: str, other: str) -> bool:
+    async def _close(self, one: str, other: str, tenant: str) -> bool:
         """Of longer answers an embedding says too little: it is made of their first words."""
         if max(len(one.split()), len(other.split())) > MAX_WORDS:
             return False
-        first, second = analyse(one), analyse(other)
-        if refusal(first, second, align(first, second)) is not None:
+        if await asyncio.to_thread(_told_apart, one, other):
             return False
-        return float(await self._embedder.embed(one) @ await self._embedder.embed(other)) >= SAME_COSINE
+        ours, theirs = [await self._embedder.embed(text, apart=tenant) for text in (one, other)]
+        return float(ours @ theirs) >= SAME_COSINE
+
+
+def _told_apart(one: str, other: str) -> bool:
+    """By a guard."""
+    first, second = analyse(one), analyse(other)
+    return refusal(first, second, align(first, second)) is not None
 
 
 def plain(text: str) -> str:

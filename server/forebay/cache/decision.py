@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from forebay.cache.alignment import align
-from forebay.cache.analysis import analyse
+from forebay.cache.analysis import Analysis, analyse
 from forebay.cache.calibration import Calibration, Probability
 from forebay.cache.features import features
 from forebay.cache.guards import Refusal, refusal
@@ -33,7 +33,11 @@ def decide(asked: str, stored: str, cosine: float, calibration: Calibration) -> 
 
     Scopes must be equal: nothing of the conversation before is looked at here. Symmetric in the two messages.
     """
-    first, second = analyse(asked), analyse(stored)
+    return judge(analyse(asked), analyse(stored), cosine, calibration)
+
+
+def judge(first: Analysis, second: Analysis, cosine: float, calibration: Calibration) -> Verdict:
+    """`decide`, of messages that are taken apart already."""
     alignment = align(first, second)
     refused = refusal(first, second, alignment)
     if refused is not None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Iterator
 
 from forebay.cache.lexicon import english
 
 
-@lru_cache(maxsize=32768)
 def lemma_of(word: str) -> str:
     """`bookings` is `booking`, `posted` `post`, `colour` `color`; what no rule brings to a known word stays."""
     lexicon = english()
@@ -37,6 +36,17 @@ def _candidates(word: str) -> list[str]:
                 [*undoubled, *longer, stem + "e", stem] if _takes_e(stem) else [*undoubled, *longer, stem, stem + "e"]
             )
     return []
+
+
+def inflections(word: str) -> Iterator[str]:
+    """All that `_candidates` may bring to the word, among forms that nobody writes."""
+    yield from (word + "s", word + "es")
+    if word.endswith("y"):
+        yield from (word[:-1] + "ies", word[:-1] + "ied", word[:-1] + "iing")
+    for ending in ("ing", "ed"):
+        yield from (word + ending, word + word[-1] + ending)
+        if word.endswith("e"):
+            yield word[:-1] + ending
 
 
 def _takes_e(stem: str) -> bool:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from forebay.cache.analysis import match_form
+from forebay.cache.analysis import analyse, match_form
 from forebay.cache.assurance import Assurance
 from forebay.cache.calibration import Calibration
 from forebay.cache.costs import Costs
-from forebay.cache.decision import VERSION, decide
+from forebay.cache.decision import VERSION, judge
 from forebay.cache.entries import Entry, Seal
 from forebay.cache.explain import Explanation, explain
 from forebay.cache.index import cosine
@@ -22,6 +22,7 @@ from forebay.cache.label_file import LabelFile
 from forebay.cache.labels import Ruling
 from forebay.cache.odds import combined
 from forebay.cache.policy import Access
+from forebay.cache.spelling import load_words
 from forebay.cache.stores.auto import now_ms
 from forebay.cache.stores.base import Neighbour
 from forebay.cache.stores.tiered import TieredStore
@@ -158,15 +159,23 @@ class SemanticTier:
             self.outcomes["skipped"] += 1
             return NOTHING
         began, embedding = time.perf_counter(), None
+        candidate: Candidate | None = None
+        outcome: Outcome | None
         try:
             async with asyncio.timeout(LOOK_S):
                 embedding = await self._embed(text, owner)
                 if access.reads != "semantic":
                     return Sighting(embedding)
                 near = await self._store.nearest(scope, embedding, NUM_NEAREST)
-            candidate, outcome = await self._decided(owner, scope, text, embedding, near, access, info, is_wanted)
+                opened = self._opened(scope, embedding, near, access)
+                # Beside the loop: words chosen for it keep it busy for tens of milliseconds.
+                best = await asyncio.to_thread(self._best, text, opened) if opened else None
+            if best is None:
+                outcome = "refused" if opened else "none"
+            else:
+                candidate, outcome = await self._decided(owner, text, best, info, is_wanted)
         except Exception as exc:
-            candidate, outcome = None, self._failed(exc)
+            outcome = self._failed(exc)
         else:
             self._failing = False
         if outcome is not None:
@@ -179,17 +188,15 @@ class SemanticTier:
         if self.verifier is not None:
             self.verifier.generated(num_tokens, engine_s)
 
-    async def explain(self, asked: str, stored: str) -> Explanation:
+    async def explain(self, owner: str, asked: str, stored: str) -> Explanation:
         """Raises what the embedder raises."""
-        first, second = [await self.embedder.embed(match_form(text)) for text in (asked, stored)]
-        return explain(asked, stored, float(first @ second), self.calibration)
+        first, second = [await self.embedder.embed(match_form(text), apart=owner) for text in (asked, stored)]
+        return await asyncio.to_thread(explain, asked, stored, float(first @ second), self.calibration)
 
     async def _start(self) -> None:
         try:
             await self.embedder.start()
-            await asyncio.to_thread(
-                decide, "Is it deep?", "How deep is it?", 0.5, self.calibration
-            )  # loads the lexicon
+            await asyncio.to_thread(load_words)
         except Exception as exc:
             self._state = "failed"
             log.error("semantic_tier_failed", exc_info=exc)
@@ -224,19 +231,12 @@ class SemanticTier:
     async def _decided(
         self,
         owner: str,
-        scope: str,
         text: str,
-        embedding: bytes,
-        near: Sequence[Neighbour],
-        access: Access,
+        best: tuple[Entry, float, float],
         info: EngineInfo,
         is_wanted: Callable[[], bool],
     ) -> tuple[Candidate | None, Outcome | None]:
-        """The best of what is near, and what that comes to; nothing where it is not wanted any more."""
-        opened = self._opened(scope, embedding, near, access)
-        best = self._best(text, opened)
-        if best is None:
-            return None, "refused" if opened else "none"
+        """What the best of what is near comes to; nothing where it is not wanted any more."""
         entry, similarity, score = best
         if self.verifier is not None and self.verifier.name is not None and UNSURE[0] <= score < UNSURE[1]:
             if not self.verifier.is_worth(entry.usage.completion_tokens, score):
@@ -252,10 +252,11 @@ class SemanticTier:
         return candidate, _OUTCOMES[candidate.ruling.action]
 
     def _best(self, text: str, near: Sequence[tuple[Entry, float]]) -> tuple[Entry, float, float] | None:
-        """With its cosine and score; None where guards refuse all."""
+        """With its cosine and score; None where guards refuse all. Reads nothing that the loop changes."""
         best: tuple[Entry, float, float] | None = None
+        asked = analyse(text)
         for entry, similarity in near:
-            verdict = decide(text, entry.text, similarity, self.calibration)
+            verdict = judge(asked, analyse(entry.text), similarity, self.calibration)
             score = verdict.probability.score
             if verdict.refusal is None and (best is None or score > best[2]):
                 best = entry, similarity, score

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 
-from forebay.cache.lemmas import lemma_of
+from forebay.cache.lemmas import inflections, lemma_of
 from forebay.cache.lexicon import english
+from forebay.cache.near_words import NearWords
 
 # Of the words in their order of frequency: a correction to a rare word is more often wrong than right.
 MAX_RANK = 20_000
@@ -19,6 +19,9 @@ def slips(first: str, second: str, limit: int) -> int:
     Optimal string alignment distance (Damerau 1964).
     """
     if abs(len(first) - len(second)) > limit:
+        return limit + 1
+    letters, others = set(first), set(second)
+    if len(letters - others) > limit or len(others - letters) > limit:  # a slip brings one letter, and takes one
         return limit + 1
     before: list[int] = []
     row = list(range(len(second) + 1))
@@ -34,7 +37,6 @@ def slips(first: str, second: str, limit: int) -> int:
     return row[-1]
 
 
-@lru_cache(maxsize=8192)
 def corrected(word: str) -> str:
     """A word that does not exist as the one it likely means: two letters swapped back, else the most frequent word one
     slip away; any other word as it is.
@@ -44,7 +46,7 @@ def corrected(word: str) -> str:
     if not MIN_LENGTH <= len(word) <= MAX_LENGTH or not word.isascii() or not word.isalpha() or is_known(word):
         return word
     swapped = (word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(1, len(word) - 1))
-    for candidates, max_rank in ((swapped, len(english().known)), (_one_slip(word), MAX_RANK)):
+    for candidates, max_rank in ((swapped, len(english().known)), (_frequent().one_slip_from(word), MAX_RANK)):
         rank, best = min(((_rank(candidate), candidate) for candidate in candidates), default=(max_rank, word))
         if rank < max_rank:
             return best
@@ -59,7 +61,6 @@ def _rank(word: str) -> int:
     return len(known)
 
 
-@lru_cache(maxsize=8192)
 def with_small_words_corrected(word: str) -> str:
     """A slip in a word of manners or grammar (`plaese`, `sholud`) put right; any other word as it is.
 
@@ -67,8 +68,7 @@ def with_small_words_corrected(word: str) -> str:
     """
     if not 4 <= len(word) <= MAX_LENGTH or not word.isascii() or not word.isalpha() or is_known(word):
         return word
-    small = english().small
-    return min((candidate for candidate in _one_slip(word) if candidate in small and len(candidate) > 3), default=word)
+    return min(_small().one_slip_from(word), default=word)
 
 
 def is_known(word: str) -> bool:
@@ -76,14 +76,21 @@ def is_known(word: str) -> bool:
     return word in known or lemma_of(word) in known
 
 
-def _one_slip(word: str) -> Iterator[str]:
-    for at in range(len(word) - 1):
-        yield word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    for at in range(len(word) + 1):
-        head, tail = word[:at], word[at:]
-        if tail:
-            yield head + tail[1:]
-        for letter in "abcdefghijklmnopqrstuvwxyz":
-            yield head + letter + tail
-            if tail:
-                yield head + letter + tail[1:]
+def load_words() -> None:
+    """The lexicon and what is looked up in it, once: takes about 0.3 s and 40 MB, which no request should wait for."""
+    _frequent()
+    _small()
+
+
+@cache
+def _frequent() -> NearWords:
+    """What has a rank below `MAX_RANK`, among others."""
+    lexicon = english()
+    known, lemmas = lexicon.known, lexicon.lemmas
+    words = [word for word in known if known.get(lemmas.get(word, word), MAX_RANK) < MAX_RANK]
+    return NearWords([*lemmas, *words, *(form for word in words for form in inflections(word))])
+
+
+@cache
+def _small() -> NearWords:
+    return NearWords(word for word in english().small if len(word) > 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
+from itertools import islice
 
 from forebay.cache.lexicon import Phrase, english, word_set
 from forebay.cache.quantities import spread_currency
@@ -52,6 +53,14 @@ def split_code(text: str) -> tuple[tuple[str, ...], str]:
     code = tuple(match.group() for match in _CODE_BLOCK.finditer(text))
     rest = _CODE_BLOCK.sub(" ", text)
     return code + tuple(match.group() for match in _IDENTIFIER.finditer(rest)), _IDENTIFIER.sub(" ", rest)
+
+
+def is_longer(text: str, num_characters: int, num_tokens: int) -> bool:
+    """Whether it has more characters (a ligature of Unicode may stand for eighteen) or more words and signs."""
+    if len(text) > num_characters:
+        return True
+    text = unicodedata.normalize("NFKC", text)
+    return len(text) > num_characters or sum(1 for _ in islice(_WORD.finditer(text), num_tokens + 1)) > num_tokens
 
 
 def split_words(text: str) -> list[tuple[str, bool]]:
