@@ -69,9 +69,7 @@ def accounting_server(*flags: str, core: int | None = None) -> Iterator[OwnServe
 
 
 @contextmanager
-def open_server(
-    *flags: str, core: int | None = None, settings: Mapping[str, str] | None = None
-) -> Iterator[OwnServer]:
+def open_server(*flags: str, core: int | None = None, settings: Mapping[str, str] | None = None) -> Iterator[OwnServer]:
     """`forebay serve` with these flags and settings (names of the environment), on loopback without a key."""
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as name:
         folder = Path(name)
