@@ -224,7 +224,8 @@ class Wiped(Full):
     """One that loses everything, and knows it, as soon as it is asked for purges."""
 
     losses = 0
-    wipes_itself = False
+    wipes_itself_after = 0
+    """So many times that it is asked for an entry; 0 means never."""
 
     def wipe(self) -> None:
         self.remove_all(list(self))
@@ -234,9 +235,10 @@ class Wiped(Full):
         return self.losses
 
     async def get(self, entry_id: str) -> Sealed | None:
-        if self.wipes_itself:
-            self.wipes_itself = False
-            self.wipe()
+        if self.wipes_itself_after:
+            self.wipes_itself_after -= 1
+            if not self.wipes_itself_after:
+                self.wipe()
         return await super().get(entry_id)
 
 
@@ -267,9 +269,9 @@ async def test_a_store_that_is_wiped_while_it_is_given_back_gets_all_the_same() 
             store.put(sealed(name))
         await eventually(lambda: _holds(lasting, *"abc"))
         lasting.wipe()
-        lasting.wipes_itself = True
+        lasting.wipes_itself_after = 3
         await eventually(lambda: _holds(lasting, *"abc"))
-        assert lasting.losses == 2
+        assert (lasting.losses, lasting.wipes_itself_after) == (2, 0)
 
 
 async def test_what_nobody_can_write_is_left_out() -> None:

@@ -210,8 +210,7 @@ class TieredStore:
         while True:
             if self._lacks:
                 await asyncio.sleep(PROBE_S)
-                # Meanwhile it may have lost what it was given.
-                self._lacks = not await self._give_back() or self._has_lost()
+                self._lacks = not await self._give_back()
                 continue
             writes = await self._waiting.some()
             try:
@@ -281,12 +280,9 @@ class TieredStore:
                 self._memory.discard(purge.entry_id)
             else:
                 await self._memory.purge(tenant=purge.tenant, model=purge.model, epoch=purge.epoch)
-        if self._has_lost():
+        if self._lasting.num_losses() != self._losses:
             self._lacks = True
             self._waiting.wake()
-
-    def _has_lost(self) -> bool:
-        return self._lasting.num_losses() != self._losses
 
 
 def _reason(failure: Exception) -> str:
