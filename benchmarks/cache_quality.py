@@ -1,9 +1,11 @@
-"""What the semantic cache serves of repeated questions, and how many traps it answers wrongly, on 298 public pairs.
+"""What the semantic cache serves of repeated questions, and how many traps it answers wrongly, on 298 public pairs and
+on 400 pairs of conversations that `cache_pairs/conversations.py` makes.
 
     python benchmarks/cache_quality.py [--out FOLDER]
 
 Five folds: a fold's model is fitted on our own pairs and the other folds' pairs, the threshold on the lower bound is
-chosen on those pairs held out in turn, and the fold itself is then decided once. Prints one JSON object; with --out
+chosen on those pairs held out in turn, and the fold itself is then decided once. Conversations are decided by the
+shipped model, with and without the scope key in front of it. Prints one JSON object; with --out
 writes it as cache_quality.json and the whole curve as cache_quality.png, too. The data are described in
 benchmarks/cache_pairs/README.md.
 """
@@ -22,6 +24,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "benchmarks")]
 
+from cache_pairs.conversations import conversation_figures  # noqa: E402 - after the path
 from cache_pairs.fitting import (  # noqa: E402 - after the path
     NUM_FOLDS,
     Pairs,
@@ -32,6 +35,7 @@ from cache_pairs.fitting import (  # noqa: E402 - after the path
     served,
     wilson_lower,
 )
+from forebay.cache.calibration import load_calibration  # noqa: E402 - after the path
 from forebay.cache.features import NAMES  # noqa: E402 - after the path
 from forebay.cache.volatile import depends_on  # noqa: E402 - after the path
 from forebay.embedding.auto import load_embedder  # noqa: E402 - after the path
@@ -127,6 +131,7 @@ def main() -> None:
             "traps": dict(Counter(map(str, public.guard[~public.y & ~public.passed]))),
             "equal": dict(Counter(map(str, public.guard[public.y & ~public.passed]))),
         },
+        "conversations": conversation_figures(embedder, load_calibration(embedder.name)),
         "curve": curve(bounds, public.y),
     }
     print(json.dumps({name: value for name, value in result.items() if name != "curve"}, indent=1))

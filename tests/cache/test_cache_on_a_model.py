@@ -42,6 +42,19 @@ def ask(server: ServerProcess, question: str, **fields: object) -> tuple[str, st
         return answer.headers["x-cache"], answer.parse().choices[0].message.content or ""
 
 
+def streamed(server: ServerProcess, question: str, *, max_tokens: int) -> str:
+    """The text, of chunks put together."""
+    with openai.OpenAI(base_url=server.base_url, api_key=OWNER, max_retries=0) as client:
+        chunks = client.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": question}],
+            temperature=0,
+            max_tokens=max_tokens,
+            stream=True,
+        )
+        return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+
 @pytest.mark.timeout(300)
 def test_a_models_answer_is_given_again(real: ServerProcess) -> None:
     """Word for word, whole and streamed, without a step of the engine."""
@@ -49,15 +62,7 @@ def test_a_models_answer_is_given_again(real: ServerProcess) -> None:
     first, text = ask(real, question, max_tokens=16)
     steps = engine_tokens(real)
     assert (first, ask(real, question, max_tokens=16)) == ("miss", ("hit", text))
-    with openai.OpenAI(base_url=real.base_url, api_key=OWNER) as client:
-        chunks = client.chat.completions.create(
-            model=MODEL,
-            messages=[{"role": "user", "content": question}],
-            temperature=0,
-            max_tokens=16,
-            stream=True,
-        )
-        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
+    assert streamed(real, question, max_tokens=16) == text
     assert engine_tokens(real) == steps
 
 
@@ -76,22 +81,36 @@ def test_those_who_ask_at_a_time_get_one_answer(real: ServerProcess) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_rephrased_question_is_observed_then_served(real: ServerProcess) -> None:
-    """Without labels it is generated and compared; with labels it has the same text, and a trap is generated."""
+    """Without labels it is generated and compared; with labels it has the same text, whole and streamed, and a trap is
+    generated."""
     asked, rephrased = "What is the capital of Norway?", "hi, what's the capital of Norway please"
     with AdminClient(real, OWNER) as owner:
         outcome, text = ask(real, asked, max_tokens=24)
         assert outcome == "miss"
+        observed = look_ups(real, "observed")
         assert ask(real, f"{rephrased}, thanks", max_tokens=24)[0] == "miss"
+        assert look_ups(real, "observed") == observed + 1
         let_serve(owner, "default")
         assert standing(owner, "default")["serving"]
-        steps = engine_tokens(real)
+        steps, hits = engine_tokens(real), look_ups(real, "hit")
         assert ask(real, rephrased, max_tokens=24) == ("hit", text)
+        assert streamed(real, f"please, {rephrased}", max_tokens=24) == text
+        assert look_ups(real, "hit") == hits + 2
         assert engine_tokens(real) == steps
         assert ask(real, "What is the capital of Sweden?", max_tokens=24)[0] == "miss"
         assert engine_tokens(real) > steps
 
 
 def engine_tokens(server: ServerProcess) -> float:
-    text = httpx.get(f"{server.url}/metrics").text
-    (line,) = [line for line in text.splitlines() if line.startswith("forebay_engine_generated_tokens_total ")]
-    return float(line.split()[1])
+    return metric(server, "forebay_engine_generated_tokens_total")
+
+
+def look_ups(server: ServerProcess, outcome: str) -> float:
+    """Of the semantic tier."""
+    return metric(server, f'forebay_cache_lookups_total{{outcome="{outcome}",tier="semantic"}}')
+
+
+def metric(server: ServerProcess, name: str) -> float:
+    """0 before it was counted."""
+    lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+    return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} ")), 0.0)

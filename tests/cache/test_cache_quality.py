@@ -16,6 +16,7 @@ from forebay.embedding.base import Embedder
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
+from cache_pairs.conversations import conversation_figures  # noqa: E402 - after the path
 from cache_pairs.fitting import Pairs, fingerprint, fit, measured, read_pairs, served  # noqa: E402 - after the path
 
 PAIRS = ROOT / "benchmarks" / "cache_pairs"
@@ -65,6 +66,15 @@ def test_a_trap_of_our_own_is_answered_one_time_in_five_hundred_at_most(embedder
     hits = served(load_calibration(embedder.name), own) >= 0.99
     assert hits[~own.y].mean() <= 0.002
     assert hits[own.y].mean() >= 0.6
+
+
+def test_earlier_turns_tell_conversations_apart(embedder: Embedder):
+    """On the last message alone nearly every pair on two topics would be answered wrongly; inside its scope none is,
+    and those on one topic are served all the same."""
+    found = conversation_figures(embedder, load_calibration(embedder.name))
+    assert found["traps_answered_on_the_last_message_alone"] >= 0.8 * found["traps"]
+    assert found["traps_answered_inside_their_scope"] == 0
+    assert found["repeats_answered_inside_their_scope"] >= 0.8 * found["repeats"]
 
 
 @pytest.mark.prove

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from forebay.cache.stores.base import Held, Quotas
 from forebay.cache.stores.redis_impl.store import RedisStore
-from forebay.cache.stores.tiered import MAX_CALLS
+from forebay.cache.stores.tiered import MAX_CALLS, TieredStore
 from forebay.stores.breaker import FAILURES
 from forebay.stores.redis_impl.link import RedisLink
 from support.cache_stores import AMPLE, Clock, Watched
@@ -94,16 +94,66 @@ async def test_who_leaves_while_he_waits_leaves_nothing_behind(tmp_path: Path) -
 
 
 async def test_a_redis_that_was_flushed_is_filled_again(tmp_path: Path) -> None:
-    """What is in memory is served on, what is not is stored again when it was generated again."""
+    """Memory serves on, by words and by vectors, and what it holds is in Redis again though nobody stores anything;
+    once, and again after another flush."""
     async with harmed(tmp_path) as (lasting, running, _), tiered(lasting) as store:
-        store.put(sealed("a", vector=embedding(1)))
-        await eventually(lambda: has(lasting, "a"))
-        running.command("FLUSHALL")
-        assert await store.get("a") is not None
-        store.put(sealed("b", vector=embedding(1)))
+        for name in "ab":
+            store.put(sealed(name, vector=embedding(1)))
         await eventually(lambda: has(lasting, "b"))
-        assert [near.entry.id for near in await store.nearest("s1", embedding(1), 2)] == ["b"]
-        assert (await store.held())["acme"].num_entries == 1
+        await asyncio.sleep(0.6)  # it has asked what was told, so it knows this Redis
+        with capture_logs() as logs:
+            for num_flushed in (1, 2):
+                running.command("FLUSHALL")
+                assert await store.get("a") is not None
+                assert [near.entry.id for near in await store.nearest("s1", embedding(1), 2)] == ["a", "b"]
+                await eventually(lambda: _has_near(lasting.inner, "a", "b"))
+                await asyncio.sleep(1.2)
+                assert [line["num_entries"] for line in logs] == [2] * num_flushed
+        store.put(sealed("c"))
+        await eventually(lambda: has(lasting, "c"))
+        assert await is_up(store)
+
+
+async def _has_near(lasting: RedisStore, *ids: str) -> bool:
+    """Their embeddings, too, which are added after them."""
+    return {near.entry.id for near in await lasting.nearest("s1", embedding(1), len(ids))} == set(ids)
+
+
+async def test_what_one_server_lacks_another_gives_back_after_a_flush(tmp_path: Path) -> None:
+    """Each what it holds in memory; what was purged before is in no memory, and in Redis no more."""
+    async with harmed(tmp_path) as (one, running, _):
+        other = Watched(RedisStore(RedisLink(running.url, "", 5.0), AMPLE, Clock()))
+        async with tiered(one) as here, tiered(other) as there:
+            here.put(sealed("a"))
+            there.put(sealed("b"))
+            there.put(sealed("purged", tenant="globex"))
+            await eventually(lambda: has(one, "purged"))
+            assert await here.get("purged") is not None
+            await asyncio.sleep(0.6)
+            await there.purge(tenant="globex")
+            await eventually(lambda: _forgets(here, "purged"))
+            running.command("FLUSHALL")
+            await eventually(lambda: has(other, "a"))
+            await eventually(lambda: has(one, "b"))
+            assert not await has(one, "purged")
+
+
+async def _forgets(store: TieredStore, entry_id: str) -> bool:
+    return store.find(entry_id) is None
+
+
+async def test_asking_what_was_told_is_a_read(tmp_path: Path) -> None:
+    """A Redis that is new and full from the beginning can be asked."""
+    async with harmed(tmp_path) as (lasting, running, _):
+        running.command("CONFIG", "SET", "maxmemory", "1")
+        assert await lasting.inner.purges() == []
+        running.command("CONFIG", "SET", "maxmemory", "0")
+        assert await lasting.inner.purges() == []
+        assert lasting.inner.num_losses() == 0
+        running.command("FLUSHALL")
+        assert await lasting.inner.purges() == []
+        assert lasting.inner.num_losses() == 1
+        await lasting.inner.close()
 
 
 async def test_purges_are_heard_of_also_after_a_flush(tmp_path: Path) -> None:

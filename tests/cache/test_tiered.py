@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from forebay.cache.entries import Sealed
+from forebay.cache.index import Index
 from forebay.cache.stores.base import CacheUnavailable, Purge, Quotas
 from forebay.cache.stores.memory_impl import MemoryStore
 from forebay.cache.stores.redis_impl.store import RedisStore
@@ -217,6 +218,60 @@ async def test_a_store_that_answers_and_takes_nothing(failure: Exception) -> Non
             lasting.inner.full = None
             await eventually(lambda: _holds(lasting.inner, *(f"e{i}" for i in range(100))))
     assert ("cache_store_failed" in {line["event"] for line in logs}) is isinstance(failure, OSError)
+
+
+class Wiped(Full):
+    """One that loses everything, and knows it, as soon as it is asked for purges."""
+
+    losses = 0
+    wipes_itself_after = 0
+    """So many times that it is asked for an entry; 0 means never."""
+
+    def wipe(self) -> None:
+        self.remove_all(list(self))
+        self.losses += 1
+
+    def num_losses(self) -> int:
+        return self.losses
+
+    async def get(self, entry_id: str) -> Sealed | None:
+        if self.wipes_itself_after:
+            self.wipes_itself_after -= 1
+            if not self.wipes_itself_after:
+                self.wipe()
+        return await super().get(entry_id)
+
+
+async def test_what_memory_holds_is_near_while_the_store_lacks_it() -> None:
+    """Also where the store has others, which are not as near; and it is given back once the store takes it."""
+    lasting = Wiped(AMPLE, Clock(), index=Index())
+    async with tiered(Watched(lasting)) as store:
+        store.put(close := sealed("close", vector=embedding(1)))
+        await eventually(lambda: _holds(lasting, "close"))
+        lasting.wipe()
+        await lasting.add(sealed("far", vector=embedding(1, 2)))
+        lasting.full = CacheUnavailable("full")
+
+        async def is_near() -> bool:
+            return [near.entry for near in await store.nearest("s1", embedding(1), 1)] == [close]
+
+        await eventually(is_near)
+        lasting.full = None
+        await eventually(lambda: _holds(lasting, "close", "far"))
+        assert await is_near()
+
+
+async def test_a_store_that_is_wiped_while_it_is_given_back_gets_all_the_same() -> None:
+    """What it was given before went with the rest."""
+    lasting = Wiped(AMPLE, Clock())
+    async with tiered(Watched(lasting)) as store:
+        for name in "abc":
+            store.put(sealed(name))
+        await eventually(lambda: _holds(lasting, *"abc"))
+        lasting.wipe()
+        lasting.wipes_itself_after = 3
+        await eventually(lambda: _holds(lasting, *"abc"))
+        assert (lasting.losses, lasting.wipes_itself_after) == (2, 0)
 
 
 async def test_what_nobody_can_write_is_left_out() -> None:

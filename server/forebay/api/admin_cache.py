@@ -70,14 +70,15 @@ class LabelStanding(AnswerBody):
 
 class CacheStatus(AnswerBody):
     """`cache`: the most that the server offers. `store`: whether what lies behind memory answers, and takes writes.
-    `verification`: what the check set has shown of the served model, by what it is asked."""
+    `tenants`: null while it does not answer. `verification`: what the check set has shown of the served model, by what
+    it is asked."""
 
     object: Literal["cache.status"]
     cache: Literal["off", "exact", "semantic"]
     epoch: int
     store: dict[str, bool] | None = None
     verification: dict[str, dict[str, Any]] | None = None
-    tenants: list[TenantsAnswers]
+    tenants: list[TenantsAnswers] | None
     semantic: SemanticStatus | None = None
     standings: list[LabelStanding] | None = None
 
@@ -89,20 +90,14 @@ class CacheRemoval(AnswerBody):
 
 @router.get("", responses={200: {"model": CacheStatus}})
 async def status(caller: AdminCaller, services: ServicesDep) -> Response:
-    """How much is stored, by tenant."""
+    """How much is stored, by tenant; what is known without the store, while that does not answer."""
     settings, cache = services.settings, services.cache
     shown: dict[str, Any] = {"object": "cache.status", "cache": settings.cache, "epoch": settings.cache_epoch}
     if cache is None:
         return json_answer({**shown, "tenants": []})
     admin = Administrator.of(caller)
-    with _unavailable():
-        held = await cache.store.held()
-    tenants = [
-        {"tenant": tenant, "num_entries": one.num_entries, "num_bytes": one.num_bytes}
-        for tenant, one in sorted(held.items())
-        if admin.can_see(tenant)
-    ]
-    store = {"reads": not cache.store.reads.is_open, "writes": not cache.store.writes.is_open}
+    tenants = await _tenants(cache, admin)
+    store = {"reads": tenants is not None, "writes": not cache.store.writes.is_open}
     shown |= {"store": store, "tenants": tenants}
     if cache.semantic is not None:
         own = None if admin.tenant is None else cache.keys.owner_of(admin.tenant)
@@ -110,6 +105,21 @@ async def status(caller: AdminCaller, services: ServicesDep) -> Response:
     if services.verification is not None:
         shown["verification"] = services.verification.summary()
     return json_answer(shown)
+
+
+async def _tenants(cache: Cache, admin: Administrator) -> list[dict[str, Any]] | None:
+    """None where the store does not answer."""
+    from forebay.cache.stores.base import CacheUnavailable
+
+    try:
+        held = await cache.store.held()
+    except CacheUnavailable:
+        return None
+    return [
+        {"tenant": tenant, "num_entries": one.num_entries, "num_bytes": one.num_bytes}
+        for tenant, one in sorted(held.items())
+        if admin.can_see(tenant)
+    ]
 
 
 def _semantic(tier: SemanticTier, info: EngineInfo | None, own: str | None) -> dict[str, Any]:
@@ -138,7 +148,8 @@ async def delete(entry_id: str, caller: AdminCaller, services: ServicesDep) -> R
     """One answer, by the `x-cache-id` that came with it."""
     cache, admin = _cache(services), Administrator.of(caller)
     services.acts.check(caller)
-    entry = await cache.store.get(entry_id)
+    with _unavailable():
+        entry = await cache.store.look(entry_id)
     if entry is None or not admin.can_see(entry.tenant):
         raise NotFound("There is no stored answer with this id.")
     with _unavailable():

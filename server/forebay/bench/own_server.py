@@ -69,11 +69,12 @@ def accounting_server(*flags: str, core: int | None = None) -> Iterator[OwnServe
 
 
 @contextmanager
-def open_server(*flags: str, core: int | None = None) -> Iterator[OwnServer]:
-    """`forebay serve` with these flags, on loopback without a key."""
+def open_server(*flags: str, core: int | None = None, settings: Mapping[str, str] | None = None) -> Iterator[OwnServer]:
+    """`forebay serve` with these flags and settings (names of the environment), on loopback without a key."""
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as name:
         folder = Path(name)
-        with _running(["serve", *flags], folder, {"FOREBAY_DATA_DIR": str(folder / "data")}, core, None) as server:
+        env = {"FOREBAY_DATA_DIR": str(folder / "data"), **(settings or {})}
+        with _running(["serve", *flags], folder, env, core, None) as server:
             yield server
 
 

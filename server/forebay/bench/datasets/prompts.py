@@ -12,9 +12,11 @@ TEXT = (
     "the of and to in is that it was for on are with as they be at one have this from or had by hot but some what "
     "there we can out other were all your when up use word how said each she which do their time if will way about "
     "many then them would write like so these her long make thing see him two has look more day could go come did my "
-    "sound no most number who over know water than call first people may down side been now find any new work part "
+    "sound no most number who over know water than call first people may down side been learn find any new work part "
     "take get place made live where after back little only round man year came show every good me give our under name"
 )
+"""None of them names the moment: the cache's semantic tier looks nothing up for a text that does."""
+
 WORDS = TEXT.split()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from forebay.cache.entries import Sealed
@@ -24,6 +25,15 @@ class Neighbour:
 
     cosine: float
     entry: Sealed
+
+
+def merged(k: int, *found: Sequence[Neighbour]) -> list[Neighbour]:
+    """The `k` nearest of what was found in several places, each entry once: as the first of them has it."""
+    by_id: dict[str, Neighbour] = {}
+    for near in chain.from_iterable(found):
+        by_id.setdefault(near.entry.id, near)
+    # Of the same text in other manners what was stored first, wherever it lies.
+    return sorted(by_id.values(), key=lambda near: (-round(near.cosine, 6), near.entry.created_at))[:k]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,9 @@ class CacheStore(Protocol):
 
     async def purges(self) -> Sequence[Purge]:
         """What others who use the same store have purged and deleted since this was asked last."""
+
+    def num_losses(self) -> int:
+        """How often `purges` found that all of it was lost since it was asked before; no call, and never raises."""
 
     async def ping(self, *, writes: bool = False) -> None:
         """Whether it answers, and takes writes."""

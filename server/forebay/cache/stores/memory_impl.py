@@ -137,6 +137,9 @@ class MemoryStore:
     async def purges(self) -> Sequence[Purge]:
         return []
 
+    def num_losses(self) -> int:
+        return 0
+
     async def ping(self, *, writes: bool = False) -> None:
         pass
 

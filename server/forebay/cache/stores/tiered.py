@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from forebay.cache.entries import Sealed
-from forebay.cache.stores.base import CacheStore, CacheUnavailable, Held, Neighbour
+from forebay.cache.stores.base import CacheStore, CacheUnavailable, Held, Neighbour, merged
+from forebay.cache.stores.giving_back import give_back
 from forebay.cache.stores.memory_impl import MemoryStore
 from forebay.cache.stores.waiting import Added, Waiting, Write
-from forebay.stores.breaker import FAILURES, Breaker
+from forebay.stores.breaker import Breaker
 
 if TYPE_CHECKING:
     from forebay.cache.index import Index
@@ -44,8 +45,8 @@ class TieredStore:
     """What the pipeline asks. Looking up never raises; what is stored is written in the background.
 
     A store that fails five times in a row is left alone: a probe asks for it twice a second, reads and writes by
-    themselves, as one that is full can be read. When it takes writes again, it is given what the memory tier has and it
-    lacks.
+    themselves, as one that is full can be read. When it takes writes again, or has lost what it held, it is given
+    what the memory tier has and it lacks; until then what memory has is near, too.
     """
 
     def __init__(self, memory: MemoryStore, lasting: CacheStore, fresh: Index | None = None) -> None:
@@ -61,6 +62,8 @@ class TieredStore:
         """What is being written is not overtaken by a purge of it."""
         self._lacks = False
         """The store may lack what the memory tier has."""
+        self._losses = 0
+        """Of the store, that were made up for."""
         self._num_purges = 0
         """What is read while something is purged may be of what goes."""
         self._places = asyncio.Semaphore(MAX_CALLS)
@@ -92,17 +95,16 @@ class TieredStore:
             self._memory.put(found)
         return found
 
+    async def look(self, entry_id: str) -> Sealed | None:
+        """Which is no use of it. Raises `CacheUnavailable` where nobody can tell whether it is there."""
+        return self._memory.peek(entry_id) or await self._lasting.get(entry_id)
+
     async def nearest(self, scope: str, embedding: bytes, k: int) -> Sequence[Neighbour]:
-        """Of those in memory, where the store gives no answer."""
+        """Of those in memory, too, where the store may lack some of them: it gives no answer, or fewer than `k`."""
         fresh = self._nearest_fresh(scope, embedding, k)
-        found = await self._read(lambda: self._lasting.nearest(scope, embedding, k))
-        if found is None:
-            found = await self._memory.nearest(scope, embedding, k)
-        known = {near.entry.id for near in fresh}
-        found = [*fresh, *(near for near in found if near.entry.id not in known)]
-        # Of the same text in other manners what was stored first, whichever is written already.
-        found.sort(key=lambda near: (-round(near.cosine, 6), near.entry.created_at))
-        return found[:k]
+        stored = await self._read(lambda: self._lasting.nearest(scope, embedding, k)) or ()
+        in_memory = await self._memory.nearest(scope, embedding, k) if self._lacks or len(stored) < k else ()
+        return merged(k, fresh, stored, in_memory)
 
     def _nearest_fresh(self, scope: str, embedding: bytes, k: int) -> list[Neighbour]:
         if self._fresh is None or scope not in self._fresh:
@@ -219,6 +221,10 @@ class TieredStore:
                 self._lacks = True
                 self.writes.failed(_reason(exc))
 
+    async def _add_alone(self, entry_id: str) -> None:
+        async with self._writing:
+            await self._add(entry_id)
+
     async def _write_all(self, writes: Sequence[Write | Added]) -> None:
         """In their order, those that follow each other together; then nothing of them waits, written or not."""
         try:
@@ -238,26 +244,15 @@ class TieredStore:
 
     async def _give_back(self) -> bool:
         """To a store that is back and may have lost everything: what this server still knows. Whether it is back."""
-        num = num_refused = 0
         try:
             await self._lasting.ping(writes=True)
             await self._hear()
-            for entry in self._memory:
-                try:
-                    if await self._lasting.get(entry.id) is None:
-                        async with self._writing:
-                            await self._add(entry.id)
-                        num += 1
-                    num_refused = 0
-                except CacheUnavailable:
-                    # It may be this entry that is not taken. A full disk answers, and takes none of them.
-                    num_refused += 1
-                    if num_refused == FAILURES:
-                        raise
-                    await self._lasting.ping(writes=True)
+            losses = self._lasting.num_losses()
+            num = await give_back(self._memory, self._lasting, self._add_alone)
         except Exception as exc:
             self.writes.failed(_reason(exc))
             return False
+        self._losses = losses
         self.writes.succeeded()
         if num:
             log.info("cache_entries_given_back", num_entries=num)
@@ -285,6 +280,9 @@ class TieredStore:
                 self._memory.discard(purge.entry_id)
             else:
                 await self._memory.purge(tenant=purge.tenant, model=purge.model, epoch=purge.epoch)
+        if self._lasting.num_losses() != self._losses:
+            self._lacks = True
+            self._waiting.wake()
 
 
 def _reason(failure: Exception) -> str:

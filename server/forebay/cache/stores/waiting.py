@@ -33,10 +33,14 @@ class Waiting:
         return True
 
     async def some(self) -> Sequence[Write | Added]:
-        """All that has gathered, a moment after the first of it."""
+        """All that has gathered, a moment after the first of it, or after `wake`."""
         await self._has_some.wait()
         await asyncio.sleep(GATHER_S)
         return list(self._writes)
+
+    def wake(self) -> None:
+        """Whoever waits for some goes on, and may find none."""
+        self._has_some.set()
 
     def done(self, num: int) -> None:
         """The first so many are written, or given up."""

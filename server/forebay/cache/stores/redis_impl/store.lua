@@ -7,7 +7,7 @@
 --   n            a sorted set: tenants by the bytes they hold; `total` is their sum
 --   x            a sorted set: "<id>:<tenant>" by when it ends
 --   purges       a sorted set: what was purged last, by number; `told` is the last number, `began` when they began: a
---                Redis that has lost everything counts anew
+--                Redis that has lost everything counts anew, and all servers see it by that
 -- An entry that Redis has let go of by itself is in the lists until somebody comes across it.
 
 local P = KEYS[1]
@@ -126,15 +126,23 @@ function act.touch(id, now)
   return tenant and redis.call('ZADD', P .. 't:' .. tenant, 'XX', now, id) or 0
 end
 
+-- By asking what was told, too; without a word of it where nothing can be written now: that is a read.
+local function begin()
+  if redis.call('EXISTS', P .. 'began') == 0 then
+    redis.pcall('SET', P .. 'began', table.concat(redis.call('TIME'), '.'))
+  end
+end
+
 -- All servers hear of it, each in its own time: they have entries in memory, too.
 function act.tell(purge)
-  redis.call('SET', P .. 'began', table.concat(redis.call('TIME'), '.'), 'NX')
+  begin()
   local number = redis.call('INCR', P .. 'told')
   redis.call('ZADD', P .. 'purges', number, number .. ':' .. purge)
   redis.call('ZREMRANGEBYRANK', P .. 'purges', 0, -1001)
 end
 
 function act.told(after, began)
+  begin()
   local last, begins = tonumber(redis.call('GET', P .. 'told') or 0), redis.call('GET', P .. 'began') or ''
   if after ~= '' and began ~= begins then after = 0 end
   if after == '' or tonumber(after) >= last then return {last, {}, begins} end

@@ -37,6 +37,7 @@ class RedisStore:
         self._searches = searches
         self._heard: int | None = None
         self._began = b""
+        self._num_losses = 0
         self._script = Script((Path(__file__).parent / "store.lua").read_text(encoding="utf-8"))
 
     def lacks(self, entry_id: str) -> bool:
@@ -106,11 +107,15 @@ class RedisStore:
                 break
         return num_gone
 
+    def num_losses(self) -> int:
+        return self._num_losses
+
     async def purges(self) -> Sequence[Purge]:
         """Those that were told of so long ago that nobody knows them any more are taken for everything."""
         heard, known = self._heard, self._began
         last, told, began = await self._do("told", "" if heard is None else heard, known)
         missed = heard is not None and len(told) < last - (heard if began == known else 0)
+        self._num_losses += known not in (b"", began)
         self._heard, self._began = last, began
         return [Purge()] if missed else [Purge(**orjson.loads(one)) for one in told]
 
