@@ -13,18 +13,11 @@ from typing import Any
 import pytest
 
 from forebay.errors import StorageUnavailable
-from forebay.ledger.rows import DAY_MS, EngineUse, Reservation
 from forebay.ledger.writes import LedgerWrites, Posting
 from forebay.stores.group_commit import GroupCommit
 from forebay.stores.sqlite import FILE_NAME, open_file
 from forebay.stores.writing import CALLS
-from forebay.types import Usage
-
-AT = 20_000 * DAY_MS
-HELD = Reservation(
-    "", AT, "default", "key", None, "m", None, "/generate", False, 1, 1, 1, None, None, None, None, None, None
-)
-DONE = HELD.settled(AT, "complete", "stop", Usage(1, 1), 1, None, EngineUse())
+from ledger.test_one_statement import DONE, HELD
 
 
 class Book:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 from redis import exceptions
 
-from forebay.stores.redis_impl.link import RedisUnavailable, redis_errors
+from forebay.stores.redis_impl.link import RedisLink, RedisUnavailable, redis_errors
 from support.command import forebay
+from support.redis import RedisProcess
 from support.server import SERVER_ROOT
 
 PASSWORD = "canary-password"
@@ -58,3 +60,21 @@ def test_without_redis_py(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == "forebay: FOREBAY_REDIS_URL needs redis-py: install forebay[redis].\n"
+
+
+async def test_a_cancellation_is_never_swallowed(tmp_path: Path) -> None:
+    """At whatever step of a call it comes: who closes would wait for ever for a task that goes on."""
+    redis = RedisProcess(tmp_path / "redis").start()
+    try:
+        link = RedisLink(redis.url, "", 5.0)
+        await link.call("PING")
+        for num_steps in range(60):
+            calling = asyncio.create_task(link.call("PING"))
+            for _ in range(num_steps):
+                await asyncio.sleep(0)
+            if calling.cancel():
+                await asyncio.wait([calling])
+                assert calling.cancelled(), num_steps
+        await link.close()
+    finally:
+        redis.stop()

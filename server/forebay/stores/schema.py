@@ -200,7 +200,9 @@ def migrate(connection: sqlite3.Connection) -> None:
             f"The data file has version {version}; this Forebay knows versions up to {VERSION}. Use a newer Forebay."
         )
     if version == UNRELEASED:
-        raise ConfigurationError("The data file is of a version before the first release. Use another data folder.")
+        raise ConfigurationError(
+            "The data file is of a version before the first release. Set FOREBAY_DATA_DIR to another folder."
+        )
     for number, script in MIGRATIONS.items():
         if number <= version:
             continue

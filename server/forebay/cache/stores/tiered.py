@@ -36,9 +36,6 @@ SWEEP_S = 60.0
 CLOSE_S = 1.0
 """How long what waits to be written may take at the end."""
 
-CANCEL_S = 1.0
-"""How soon a task that goes on is told to end again."""
-
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
@@ -157,12 +154,10 @@ class TieredStore:
         if self._tasks and not self._lacks:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._waiting.all_done(), CLOSE_S)
-        tasks = {task for task in (*self._tasks, self._probe) if task is not None}
-        while tasks:
-            for task in tasks:
-                task.cancel()
-            # Again, because `asyncio.wait_for`, by which redis-py sends, may swallow it (until Python 3.12).
-            _, tasks = await asyncio.wait(tasks, timeout=CANCEL_S)
+        tasks = [task for task in (*self._tasks, self._probe) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._lasting.close()
 
     # Reads

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,18 +58,31 @@ class RedisLink:
         """What a script answers; its one key is this, with the prefix. Raises `RedisUnavailable`."""
         from redis.exceptions import NoScriptError
 
-        with redis_errors():
-            async with asyncio.timeout(self._timeout_s):
-                try:
-                    return await self._redis.evalsha(script.sha, 1, self._prefix + key, *arguments)
-                except NoScriptError:  # a new Redis, or SCRIPT FLUSH
-                    return await self._redis.eval(script.text, 1, self._prefix + key, *arguments)
+        async with self._limits():
+            try:
+                return await self._redis.evalsha(script.sha, 1, self._prefix + key, *arguments)
+            except NoScriptError:  # a new Redis, or SCRIPT FLUSH
+                return await self._redis.eval(script.text, 1, self._prefix + key, *arguments)
 
     async def call(self, *command: bytes | str | int) -> Any:
         """Any other command. Raises `RedisUnavailable`."""
-        with redis_errors():
-            async with asyncio.timeout(self._timeout_s):
-                return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        async with self._limits():
+            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    @asynccontextmanager
+    async def _limits(self) -> AsyncIterator[None]:
+        """Time, our errors, and a cancellation that ends the call whatever becomes of it: until Python 3.12
+        `asyncio.wait_for`, by which redis-py sends, swallows one that comes when it is done."""
+        task = asyncio.current_task()
+        assert task is not None
+        num_before = task.cancelling()
+        try:
+            with redis_errors():
+                async with asyncio.timeout(self._timeout_s):
+                    yield
+        finally:
+            if task.cancelling() > num_before:
+                raise asyncio.CancelledError
 
     async def close(self) -> None:
         await self._redis.aclose()
