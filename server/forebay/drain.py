@@ -18,7 +18,8 @@ class Drain:
 
     Middleware refuses new work while `draining`, and wraps requests in `with drain.track():`, but for probes and
     scrapes. What waits for an answer is in `waiting` (see `forebay.patience`), so that `force` ends the wait at once.
-    `fatal` is the sentence that says why the engine is lost for good; the process then ends non-zero.
+    `fatal` is the sentence that says why the engine, or the ledger's writer, is lost for good; the process then
+    ends non-zero.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,7 @@ class Drain:
             one.force()
 
     def fail(self, reason: str) -> None:
-        """The engine is lost for good: refuse new work and end the process non-zero. The first reason stays."""
+        """Something without which there is no service is lost for good: refuse new work and end the process non-zero. The first reason stays."""
         if self.fatal is None:
             self.fatal = reason
         self.begin()

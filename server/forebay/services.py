@@ -214,7 +214,7 @@ def build_services(settings: Settings, engine: Callable[[], Engine] | None = Non
     secret = settings.secret.get_secret_value().encode() if settings.secret else read_or_create_secret(folder)
     prices = None if settings.prices_file is None else read_prices(settings.prices_file)
     lease_s = settings.request_timeout_s + LEASE_MARGIN_S
-    database = Database(folder)
+    database = Database(folder, drain.fail)
     ledger = Ledger(
         database,
         secret,

@@ -240,7 +240,7 @@ class Server(_Ticking):
         await self._drain.wait_begun()
         fatal = self._drain.fatal
         if fatal is not None:
-            _log.error("engine_lost", reason=fatal)
+            _log.error("service_lost", reason=fatal)
         timeout_s = self._services.settings.drain_timeout_s if fatal is None else FATAL_DRAIN_S
         _log.info("draining", in_flight=self._drain.in_flight, timeout_s=timeout_s)
         complete = await self._drain.finish(timeout_s, GRACE_S)

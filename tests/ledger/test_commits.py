@@ -14,7 +14,7 @@ import pytest
 
 from forebay.errors import StorageUnavailable
 from forebay.ledger.writes import LedgerWrites, Posting
-from forebay.stores.group_commit import GroupCommit
+from forebay.stores.group_commit import WRITE_BACK_MOST, GroupCommit
 from forebay.stores.sqlite import FILE_NAME, open_file
 from forebay.stores.writing import CALLS
 from ledger.test_one_statement import DONE, HELD
@@ -128,6 +128,17 @@ async def test_what_nobody_waits_for_is_durable_in_a_moment_and_at_the_end(tmp_p
         of.writer.put(of.writes.post, Posting(DONE._replace(request_id="b")), kept=True)
     with sqlite3.connect(tmp_path / FILE_NAME) as file:
         assert [name for (name,) in file.execute("SELECT request_id FROM entries ORDER BY seq")] == ["first", "a", "b"]
+
+
+async def test_the_log_is_written_back_outside_of_commits(tmp_path: Path) -> None:
+    """Once in some thousand writes, so that no commit has to, and the log does not grow for ever."""
+    async with book(tmp_path) as of:
+        said: list[str] = []
+        of.connection.set_trace_callback(said.append)
+        for turn in range(4):
+            await asyncio.gather(*(of.reserve(f"{turn}-{number}") for number in range(WRITE_BACK_MOST // 2)))
+        await of.writer.call(lambda file: of.connection.set_trace_callback(None))
+        assert sum("wal_checkpoint" in statement for statement in said) == 2
 
 
 def test_calls_are_a_kind_of_their_own() -> None:

@@ -114,7 +114,7 @@ async def health(services: ServicesDep) -> Response:
         "model_name": services.models.names[0],
         "engine": services.choice.engine,
         "device": host.info.device if host.info else services.choice.device,
-        "reason": "The server is shutting down." if status == "draining" else host.reason,
+        "reason": "The server is shutting down." if status == "draining" else host.reason or services.drain.fatal,
     }
     return json_answer(body, status=503 if status == "unhealthy" else 200)
 

@@ -20,8 +20,10 @@ T = TypeVar("T")
 class Database:
     """Belongs to one server from `open` until `close`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, on_fatal: Callable[[str], None] | None = None) -> None:
+        """`on_fatal`: see `GroupCommit`."""
         self.folder = folder
+        self._on_fatal = on_fatal
         self._lock: ServingLock | None = None
         self._connection: sqlite3.Connection | None = None
         self._writer: GroupCommit | None = None
@@ -48,7 +50,7 @@ class Database:
 
     def begin(self) -> None:
         """Starts the writer on the running loop; from then on the connection is the writer's alone."""
-        self._writer = GroupCommit(self.connection)
+        self._writer = GroupCommit(self.connection, self._on_fatal)
 
     async def write(self, call: Callable[[sqlite3.Connection], T]) -> T:
         """See `GroupCommit.call`."""

@@ -23,12 +23,18 @@ LINGER_MOST = 32
 
 RETRY_S = 0.25
 
-GIVE_WAY_S = 0.005
+GIVE_WAY_S = 0.002
 """How often the loop pauses for the writer. Between two turns it lets go of the interpreter's lock and takes it back
 before another thread has woken up, so while it is busy a commit might take seconds: a thread that keeps the lock is
 made to give way after 5 ms, one that lets go of it in between is not."""
 
 PAUSE_S = 0.00005
+
+WRITE_BACK_MOST = 1_500
+"""Writes after which the log is written back into the file, in a moment when nothing waits; 4 to 20 MB of log."""
+
+LONGEST_LOG_PAGES = 8_000
+"""32 MB: the commit that reaches it writes the log back, where such a moment never came."""
 
 DISKS_FAULT = (sqlite3.OperationalError, sqlite3.InternalError, OSError, MemoryError)
 """The disk's or the machine's, and may pass, as a `sqlite3.DatabaseError` that is no other kind of it; everything else
@@ -65,9 +71,11 @@ class GroupCommit:
     a probe succeeds, other writes are refused at once.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """Call it on the running loop, on which outcomes are told."""
+    def __init__(self, connection: sqlite3.Connection, on_fatal: Callable[[str], None] | None = None) -> None:
+        """Call it on the running loop, on which outcomes are told. `on_fatal` gets a sentence, on the loop, if the
+        thread ends by a defect: nothing that is handed over is written any more."""
         self._connection = connection
+        self._on_fatal = on_fatal
         self.loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         self._urgent: list[_Write] = []
@@ -84,6 +92,9 @@ class GroupCommit:
         self.num_writes = 0
         self.on_commit: Callable[[float, int], None] | None = None
         """Told the seconds and the number of writes of each commit, in the writer's thread."""
+        self._num_not_written_back = 0
+        self._is_lost = False
+        connection.execute(f"PRAGMA wal_autocheckpoint = {LONGEST_LOG_PAGES}")
         self._thread.start()
 
     @property
@@ -149,9 +160,19 @@ class GroupCommit:
         self._hand_over_all()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join, timeout_s)
-        return not self._thread.is_alive() and not self._kept
+        return not self._thread.is_alive() and not self._kept and not self._is_lost
 
     def _run(self) -> None:
+        try:
+            self._write_to_the_end()
+        except BaseException as exc:
+            self._is_lost, self.refusing = True, type(exc).__name__
+            log.critical("writer_lost", exc_info=exc)
+            if self._on_fatal is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self.loop.call_soon_threadsafe(self._on_fatal, "The ledger's writer ended; the log says why.")
+
+    def _write_to_the_end(self) -> None:
         ending = False
         while not (ending and self._queue.empty()):
             handed_over, ended = self._gather()
@@ -162,6 +183,7 @@ class GroupCommit:
                 others = [write for write in writes if write.writing is not CALLS]
                 self._kept = [again for some in (others, calls) if some for again in self._commit(some)]
                 self._num_taken_care_of += len(handed_over)
+                self._write_back(len(writes))
             elif self.refusing is not None:
                 self._commit([])  # is it back?
             if self.refusing is not None:
@@ -169,6 +191,14 @@ class GroupCommit:
                     break
                 time.sleep(RETRY_S)
         self._connection.close()
+
+    def _write_back(self, num_writes: int) -> None:
+        """Outside of commits: one that writes the log back takes three times as long as the others."""
+        self._num_not_written_back += num_writes
+        if self._num_not_written_back >= WRITE_BACK_MOST and self._queue.empty():
+            self._num_not_written_back = 0
+            with contextlib.suppress(sqlite3.Error):  # the rows are in the log; the disk's fault is the next commit's
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _gather(self) -> tuple[list[list[_Write]], bool]:
         """All that waits, at least something unless the disk is to be asked again; and whether the end has come."""
