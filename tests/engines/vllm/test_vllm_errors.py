@@ -109,6 +109,7 @@ def test_they_are_raised_as_ours(table: ErrorTable) -> None:
     [
         (RuntimeError("see above"), "RuntimeError: out of memory", "FOREBAY_MAX_MODEL_LEN"),
         (RuntimeError("see above"), "ValueError: raise `gpu_memory_utilization`", "FOREBAY_KV_CACHE_MEMORY_MIB"),
+        (RuntimeError("see above"), "torch._inductor.exc.InductorError: CppCompileError", "FOREBAY_ENFORCE_EAGER"),
         (RuntimeError("see above"), "OSError: no config.json", "no config.json"),
         (
             ValueError("1 error\n  Value error, length is too great [type=v, input_value=X]"),
@@ -116,7 +117,7 @@ def test_they_are_raised_as_ours(table: ErrorTable) -> None:
             "length is too great",
         ),
     ],
-    ids=["memory", "KV cache", "other", "pydantic"],
+    ids=["memory", "KV cache", "compiler", "other", "pydantic"],
 )
 def test_a_failed_start_says_why(error: Exception, cause: str | None, said: str) -> None:
     """The operator reads the engine process's last error, and what to change where we know it."""

@@ -47,14 +47,28 @@ def test_dtype_by_setting(device: str) -> None:
 
 
 def test_arguments_on_a_cpu() -> None:
-    """Eager, blocks of 32 tokens, safetensors only, no code of the model's, the context as far as it fits."""
+    """Blocks of 32 tokens, safetensors only, no code of the model's, the context as far as it fits."""
     args = engine_args(settings(kv_cache_memory_mib=64), LOCAL, "cpu")
-    assert args["enforce_eager"] is True
     assert args["block_size"] == 32
     assert args["kv_cache_memory_bytes"] == 64 << 20
     assert args["load_format"] == "safetensors"
     assert args["trust_remote_code"] is False
     assert args["max_model_len"] == -1
+
+
+@pytest.mark.parametrize(
+    ("compiler", "asked", "is_eager"),
+    [("python3", None, False), ("no-such-compiler", None, True), ("python3", True, True), ("none", False, False)],
+)
+def test_a_model_is_compiled_where_there_is_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, compiler: str, asked: bool | None, is_eager: bool
+) -> None:
+    """Unless the settings say otherwise; what was compiled is kept beside the models and found at the next start."""
+    monkeypatch.setenv("CXX", compiler)
+    wanted = settings(enforce_eager=asked, cache_dir="/srv/cache")
+    assert engine_args(wanted, LOCAL, "cpu")["enforce_eager"] is is_eager
+    environment = vllm_environment(wanted, LOCAL, "cpu")
+    assert environment.get("TORCHINDUCTOR_CACHE_DIR") == (None if is_eager else "/srv/cache/torch-inductor")
 
 
 def test_arguments_on_a_gpu() -> None:

@@ -18,6 +18,9 @@ SCRIPT_MARGIN = 60.0
 ONLY_EOS: frozenset[int] = frozenset([EOS])
 NO_TOKENS: frozenset[int] = frozenset()
 
+DRAWN_AHEAD = 16
+"""Tokens that are drawn at once and told one by one: what a step costs is a call, much more than a draw."""
+
 
 class Choice:
     """`num_tokens` counts what was drawn; `finish_reason` is set by the `advance` that ends the choice.
@@ -27,12 +30,14 @@ class Choice:
     """
 
     __slots__ = (
+        "_ahead",
         "_context",
         "_ends",
         "_logprobs",
         "_matcher",
         "_max_tokens",
         "_model",
+        "_num_ahead_told",
         "_num_careful",
         "_one_by_one",
         "_sampler",
@@ -82,6 +87,8 @@ class Choice:
         self._matcher = StopMatcher(sampling.stop, sampling.include_stop_str_in_output) if sampling.stop else None
         self._one_by_one = script is not None or self._matcher is not None
         self._logprobs: list[TokenLogprob] = []
+        self._ahead: list[int] = []
+        self._num_ahead_told = 0
 
     @property
     def failing(self) -> bool:
@@ -90,6 +97,7 @@ class Choice:
 
     def advance(self, burst: int) -> Delta:
         """Draws up to `burst` tokens, all of a script's item at least, one where logits must be looked at."""
+        usual_burst = burst
         if self.num_tokens == 0:
             self.first_token_at, burst = time.monotonic(), 1
         elif self.num_tokens + burst > self._max_tokens:
@@ -99,9 +107,7 @@ class Choice:
         if self._one_by_one or self.num_tokens < self._num_careful:
             token_ids, text = self._advance_one_by_one(burst)
         else:
-            token_ids, self._context = self._model.write(
-                self._context, burst, self._ends, self._sampling.temperature, self._uniform
-            )
+            token_ids = self._write(burst) if usual_burst >= DRAWN_AHEAD else self._take(burst)
             text = self._absorb(token_ids)
         logprobs: tuple[TokenLogprob, ...] = ()
         if self._logprobs:
@@ -116,6 +122,24 @@ class Choice:
             self.num_cached_tokens,
             times=None if self.finish_reason is None else self._times(),
         )
+
+    def _write(self, num_tokens: int) -> list[int]:
+        """The model's next tokens, up to one that ends the answer."""
+        token_ids, self._context = self._model.write(
+            self._context, num_tokens, self._ends, self._sampling.temperature, self._uniform
+        )
+        return token_ids
+
+    def _take(self, num_tokens: int) -> list[int]:
+        """The same, of tokens that were drawn together."""
+        begin, end = self._num_ahead_told, self._num_ahead_told + num_tokens
+        if end > len(self._ahead):
+            left = self._ahead[begin:]
+            if not left or left[-1] not in self._ends:
+                left += self._write(min(DRAWN_AHEAD, self._max_tokens - self.num_tokens - len(left)))
+            self._ahead, begin, end = left, 0, num_tokens
+        self._num_ahead_told = end
+        return self._ahead[begin:end]
 
     def _advance_one_by_one(self, burst: int) -> tuple[list[int], str]:
         """(token ids, text) where a token may end the choice by more than its id, or is not the model's own."""

@@ -41,6 +41,10 @@ def vllm_environment(settings: Settings, source: ModelSource, device: str) -> di
         if eager(settings, device):
             # vLLM compiles two helpers of logprobs even when eager: seconds of g++ on first use, or a failure.
             wanted["TORCHDYNAMO_DISABLE"] = "1"
+        else:
+            # vLLM cannot read what it keeps of code for a CPU, and compiles anew at each start; torch can.
+            wanted["VLLM_USE_AOT_COMPILE"] = "0"
+            wanted["TORCHINDUCTOR_CACHE_DIR"] = str(settings.cache_root / "torch-inductor")
     return wanted
 
 

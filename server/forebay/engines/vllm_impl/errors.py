@@ -34,6 +34,8 @@ PARAMETERS = {
 """vLLM's parameter names that a client may have sent, by the name it sent them under."""
 
 
+COMPILERS = ("inductor", "dynamo", "CppCompileError")
+EAGER_ADVICE = "FOREBAY_ENFORCE_EAGER=true runs the model without compiling it."
 KV_CACHE_ADVICE = "Raise FOREBAY_KV_CACHE_MEMORY_MIB or lower FOREBAY_MAX_MODEL_LEN."
 
 
@@ -43,6 +45,8 @@ def explain_start(error: Exception, cause: str | None = None) -> str:
     if advice:
         return advice
     text = cause or str(error)
+    if any(name in text for name in COMPILERS):
+        return f"vLLM did not start: the model could not be compiled, and the log says why. {EAGER_ADVICE}"
     _, mark, quoted = text.partition("Value error, ")  # pydantic's, among the input it quotes
     if mark:
         text = quoted.partition(" [type=")[0]
