@@ -65,7 +65,8 @@ class Settings(CacheSettings):
         "`VLLM_CPU_OMP_THREADS_BIND` or `OMP_NUM_THREADS` before that.",
     )
     enforce_eager: bool | None = Field(
-        None, description="vLLM without torch.compile and CUDA graphs; unset: compiled, unless a CPU's code has no C++ compiler."
+        None,
+        description="vLLM without torch.compile and CUDA graphs; unset: compiled, unless a CPU's code has no C++ compiler.",
     )
     lazy_load: bool = Field(False, description="Listen at once and load on the first request.")
     engine_restarts: int = Field(1, ge=0, description="How often a dead engine is restarted before the process ends.")

@@ -14,7 +14,6 @@ def build(name: str, **overrides: object) -> Engine:
 
     vLLM does not compile, which takes a minute for float32 by itself: `test_real_engines` has it as users do.
     """
-    shape: dict[str, object] = {"max_model_len": 1024, "max_num_seqs": 64, "kv_cache_memory_mib": 768, "dtype": "float32"}
-    shape |= {"enforce_eager": True}
-    settings = Settings(_env_file=None, engine=name, device="cpu", **shape | overrides)
+    shape = {"max_model_len": 1024, "max_num_seqs": 64, "kv_cache_memory_mib": 768, "dtype": "float32"}
+    settings = Settings(_env_file=None, engine=name, device="cpu", **{"enforce_eager": True} | shape | overrides)
     return build_engine(settings, EngineChoice(name, "cpu", ()))
