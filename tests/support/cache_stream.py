@@ -175,7 +175,8 @@ class _Tier:
 
     def _best(self, at: int, text: int) -> tuple[int | None, float]:
         """Of the nearest few that are stored, the one that scores best."""
-        best, entry, num_found = -1.0, None, 0
+        entry: int | None = None
+        best, num_found = -1.0, 0
         for near in self._world.nearest[text]:
             if self._stored_until[near] > at:
                 num_found += 1
