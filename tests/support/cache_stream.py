@@ -142,8 +142,8 @@ class _Tier:
 
     def ask(self, at: int, text: int, *, late: bool) -> None:
         while self._shadow and self._shadow[0][0] <= at:
-            _, ruling, asked, entry = self._shadow.popleft()
-            self._learn(at, ruling, asked, entry)
+            _, ruling, asked, given = self._shadow.popleft()
+            self._learn(at, ruling, asked, given)
             self._store(at, asked)
         if self._stored_until[text] > at:
             self.outcome.exact += 1
