@@ -10,7 +10,11 @@ ENGINES = ("scripted", "transformers", "vllm")
 
 
 def build(name: str, **overrides: object) -> Engine:
-    """Not started. A context short enough to overrun cheaply, with room for 50 sequences."""
-    shape = {"max_model_len": 1024, "max_num_seqs": 64, "kv_cache_memory_mib": 768, "dtype": "float32"}
+    """Not started. A context short enough to overrun cheaply, with room for 50 sequences.
+
+    One thread: two fight over the second core with the run's other process, and wait for each other.
+    """
+    shape = {"max_model_len": 1024, "max_num_seqs": 64, "kv_cache_memory_mib": 768}
+    shape |= {"dtype": "float32", "cpu_threads": 1}
     settings = Settings(_env_file=None, engine=name, device="cpu", **shape | overrides)
     return build_engine(settings, EngineChoice(name, "cpu", ()))
