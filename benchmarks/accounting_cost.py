@@ -33,8 +33,9 @@ sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
 
 from forebay.bench.disk import fdatasync_seconds  # noqa: E402 - after the path
 from forebay.bench.intervals import median_interval  # noqa: E402 - after the path
+from forebay.bench.process import free_port  # noqa: E402 - after the path
 from forebay.settings import Settings  # noqa: E402 - after the path
-from support.server import SERVER_ROOT, ServerProcess, free_port  # noqa: E402 - after the path
+from support.server import SERVER_ROOT, ServerProcess  # noqa: E402 - after the path
 
 BODY = {"model": "scripted", "max_tokens": 16, "ignore_eos": True, "messages": [{"role": "user", "content": "hello"}]}
 FEW_CONNECTIONS = (4, 1)
@@ -185,7 +186,8 @@ def serve_nothing() -> None:
         async def reserve(self, caller: Any, record: Any, work: Any) -> tuple[Any, Free]:
             return work, Free()
 
-    settings = Settings(engine="scripted")
+    given: dict[str, Any] = {"engine": "scripted"}
+    settings = Settings(**given)
     configure_logging(settings)
     services = build_services(settings)
     assert hasattr(services.pipeline, "_reserving")  # there is no switch for it

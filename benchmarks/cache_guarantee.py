@@ -72,8 +72,8 @@ def judge(world: World, score: Score, seeds: int, number: int) -> dict[str, Any]
     once = Judge(false_alarm=ERRING, miss=ERRING)
     # Called different twice: an equal pair seldom is, an unequal one is missed more often.
     twice = Judge(false_alarm=ERRING**2, miss=1 - (1 - ERRING) ** 2)
-    known = {"judge_false_alarm": once.false_alarm, "judge_miss": once.miss}
-    confirmed = {"judge_false_alarm": twice.false_alarm, "judge_miss": twice.miss}
+    known: dict[str, Any] = {"judge_false_alarm": once.false_alarm, "judge_miss": once.miss}
+    confirmed: dict[str, Any] = {"judge_false_alarm": twice.false_alarm, "judge_miss": twice.miss}
     return {
         f"{rate:g}": {
             name: summary([run(world, score, aims, seed, judge=erring, **sized(number)) for seed in range(seeds)], rate)
@@ -97,7 +97,7 @@ def breaking(world: World, score: Score, seeds: int, number: int) -> dict[str, A
     }
 
 
-def sized(number: int) -> dict[str, int]:
+def sized(number: int) -> dict[str, Any]:
     return {"number": number, "warm_up": WARM_UP * number // NUM_REQUESTS}
 
 

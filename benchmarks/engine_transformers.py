@@ -56,7 +56,9 @@ async def engine_rate(engine: TransformersEngine, num_streams: int) -> float:
 
 def static_rate(model: Any, num_streams: int) -> float:
     ids = torch.tensor(prompts(num_streams), device=model.device)
-    config = GenerationConfig(max_new_tokens=NUM_TOKENS, do_sample=False, pad_token_id=0)
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=NUM_TOKENS, do_sample=False, pad_token_id=0
+    )
     began = time.perf_counter()
     output = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
     assert output.shape == (num_streams, NUM_PROMPT_TOKENS + NUM_TOKENS)
@@ -85,7 +87,13 @@ async def main() -> None:
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    settings = Settings(_env_file=None, model=arguments.model, dtype=arguments.dtype, cpu_threads=arguments.threads)
+    given: dict[str, Any] = {
+        "_env_file": None,
+        "model": arguments.model,
+        "dtype": arguments.dtype,
+        "cpu_threads": arguments.threads,
+    }
+    settings = Settings(**given)
     source = resolve_model(settings, lambda line: print(line, file=sys.stderr))
     engine = TransformersEngine(settings, source, arguments.device)
     await engine.start()

@@ -42,7 +42,8 @@ async def forebay_streams(model: str) -> AsyncIterator[Stream]:
     from forebay.settings import Settings
     from forebay.types import GenerationRequest, Prompt, Sampling
 
-    settings = Settings(_env_file=None, kv_cache_memory_mib=KV_CACHE_MIB)
+    given: dict[str, Any] = {"_env_file": None, "kv_cache_memory_mib": KV_CACHE_MIB}
+    settings = Settings(**given)
     engine = VllmEngine(settings, ModelSource(model, "model", None, local=True), "cpu")
     await engine.start()
     sampling = Sampling(max_tokens=NUM_TOKENS, temperature=0.0, ignore_eos=True)

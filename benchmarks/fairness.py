@@ -36,6 +36,7 @@ sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
 
 from forebay.engines.base import Engine  # noqa: E402 - after the path
 from forebay.observe.record import RequestRecord  # noqa: E402 - after the path
+from forebay.queued import Line  # noqa: E402 - after the path
 from forebay.services import Services, build_services  # noqa: E402 - after the path
 from forebay.settings import Settings  # noqa: E402 - after the path
 from forebay.tenants.fairness import FairQueue  # noqa: E402 - after the path
@@ -79,8 +80,8 @@ def in_ms(seconds: list[float]) -> dict[str, float]:
 
 async def throughput(engine: str, model: str | None, num_jobs: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(_env_file=None, engine=engine, model=model, lazy_load=True, data_dir=Path(folder))
-        services = build_services(settings)
+        given: dict[str, Any] = {"_env_file": None, "engine": engine, "model": model}
+        services = build_services(Settings(**given, lazy_load=True, data_dir=Path(folder)))
         services.begin()
         try:
             num_slots = (await services.host.engine()).info.num_slots
@@ -120,9 +121,8 @@ def spread(ratios: list[float]) -> dict[str, float]:
 async def tokens_per_s(services: Services, mode: tuple[int, int], num_jobs: int, *, seed: int) -> float:
     slots, kept = mode
     pipeline = services.pipeline
-    pipeline._queue = FairQueue(  # noqa: SLF001 - queues take turns on one engine
-        num_slots=lambda: slots, num_kept=kept, num_open=services.host.num_sequences
-    )
+    queue = FairQueue(num_slots=lambda: slots, num_kept=kept, num_open=services.host.num_sequences)
+    pipeline._line = Line(queue, b"bench")  # noqa: SLF001 - queues take turns on one engine
     rng = random.Random(seed)
     caller = Caller("bench", "hog")
 

@@ -8,5 +8,4 @@ bin=$1
 "$bin/ruff" check .
 "$bin/ruff" format --check .
 "$bin/mypy"
-"$bin/mypy" scripts
 "$bin/lint-imports" --no-logo

@@ -58,10 +58,12 @@ def rows(rng: random.Random) -> Iterator[dict[str, object]]:
             yield from _traps(rng, name, text, section)
     yield from _templated(rng)
     for number, line in enumerate(_lines("traps.txt")):
-        yield _row(f"s{number}", "small_words", *line.split(" | "), False)
+        first, second = line.split(" | ")
+        yield _row(f"s{number}", "small_words", first, second, False)
     for number, pair in enumerate(LOOKALIKES):
         for frame in rng.sample(FRAMES, 3):
-            yield _row(f"l{number}", "lookalike", *(frame.format(word) for word in pair.split()), False)
+            first, second = (frame.format(word) for word in pair.split())
+            yield _row(f"l{number}", "lookalike", first, second, False)
 
 
 def _groups() -> Iterator[tuple[str, str, list[str], list[str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from forebay.errors import ConfigurationError
 from support.command import forebay
 
 SOURCE = ModelSource("/models/demo", "demo", None, local=True)
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 ON_CPU, ON_GPU = Machine(vllm="cpu"), Machine(vllm="cuda", cuda="a GPU")
 PLAN = Plan(Target("http://127.0.0.1:1"), [Step(4)], ignore_eos=True, extra_body={"temperature": 0})
 
@@ -108,3 +110,14 @@ def test_what_a_program_started_ends_with_it(tmp_path: Path) -> None:
     while child.is_running() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not child.is_running()
+
+
+def test_a_free_port_stays_free_until_it_is_used() -> None:
+    """The system gives it to no connection, we give it once, and what somebody has bound is passed over."""
+    given = free_port()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", given + 1))
+        after = [free_port() for _ in range(10)]
+    assert given + 1 not in after
+    assert len(set(after)) == 10
+    assert max(after) < min(int(word) for word in EPHEMERAL.read_text().split())

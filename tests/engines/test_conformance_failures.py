@@ -1,4 +1,5 @@
-"""Engines that hang and die, seen through their host. One engine a kind, in bfloat16; the last test kills it twice.
+"""Engines that hang and die, seen through their host. One engine a kind, in bfloat16 and with the threads that it
+chooses itself; the last test kills it twice.
 
 The tests of this file run in order: numbers in bfloat16 first, then the hang that passes, then the deaths.
 """
@@ -47,7 +48,7 @@ async def watched(request: pytest.FixtureRequest) -> AsyncIterator[Watched]:
     """An engine under a host that restarts it once."""
     told: list[str] = []
     host = EngineHost(
-        lambda: build(request.param, dtype="bfloat16"),
+        lambda: build(request.param, dtype="bfloat16", cpu_threads=None),
         lazy=True,
         stall_timeout_s=STALL_S,
         max_restarts=1,

@@ -142,8 +142,8 @@ class _Tier:
 
     def ask(self, at: int, text: int, *, late: bool) -> None:
         while self._shadow and self._shadow[0][0] <= at:
-            _, ruling, asked, entry = self._shadow.popleft()
-            self._learn(at, ruling, asked, entry)
+            _, ruling, asked, given = self._shadow.popleft()
+            self._learn(at, ruling, asked, given)
             self._store(at, asked)
         if self._stored_until[text] > at:
             self.outcome.exact += 1
@@ -175,7 +175,8 @@ class _Tier:
 
     def _best(self, at: int, text: int) -> tuple[int | None, float]:
         """Of the nearest few that are stored, the one that scores best."""
-        best, entry, num_found = -1.0, None, 0
+        entry: int | None = None
+        best, num_found = -1.0, 0
         for near in self._world.nearest[text]:
             if self._stored_until[near] > at:
                 num_found += 1

@@ -65,7 +65,9 @@ def read_world(seed: int = 0, every: int = 1) -> World:
     slots = dict(line.split(" = ", 1) for line in lines if " = " in line)
     families = [line for line in lines if " = " not in line]
     known: set[str] = set()
-    texts, questions, family_of = [], [], []
+    texts: list[str] = []
+    questions: list[int] = []
+    family_of: list[int] = []
     for family, line in enumerate(families[::every]):
         for wordings in _questions(line, slots):
             for text in itertools.chain(wordings, (_varied(rng, rng.choice(wordings)) for _ in range(_VARIANTS))):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import platform
+import random
 import signal
 import socket
 import subprocess
@@ -12,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from forebay.errors import ConfigurationError
 
 STOP_TIMEOUT_S = 60.0
 PR_SET_PDEATHSIG = 1
+PORTS = range(10_000, 32_000)
+_num_asked = itertools.count(random.randrange(len(PORTS)))
 LOG_END = 2000
 """Characters of a program's log that are shown where it did not start."""
 
@@ -86,9 +90,16 @@ def child_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody has bound on loopback.
+
+    Below the ports that the system gives to connections and to port 0 (ip(7), ip_local_port_range), of which another
+    process could have been given this one before it is used. Each process counts on from a place of its own.
+    """
+    while True:
+        port = PORTS[next(_num_asked) % len(PORTS)]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
