@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -77,7 +79,10 @@ async def test_new_work_is_refused_and_what_was_written_is_whole(
     assert refused_start.returncode == 2
     assert f"The data folder {disk.folder} cannot be used (its file system is read-only)" in refused_start.stderr
     assert alone(server, disk, "ledger", "verify").stdout == "3 rows, 0 signed heads: whole.\n"
-    assert alone(server, disk, "ledger", "backup", str(tmp_path / "again")).returncode == 0
+    backup = alone(server, disk, "ledger", "backup", str(tmp_path / "again"))
+    assert (backup.returncode, "in the audit of the copy alone" in backup.stderr) == (0, True)
+    with closing(sqlite3.connect(tmp_path / "again")) as copy:
+        assert copy.execute("SELECT act, target FROM audit").fetchall() == [("data.backup", "forebay.sqlite3")]
 
     server.start()
     rows = await asyncio.to_thread(settled, server)

@@ -50,6 +50,11 @@ def open_file(folder: Path) -> sqlite3.Connection:
     return connection
 
 
+def open_as_it_is(folder: Path) -> sqlite3.Connection:
+    """The folder's data file for a row more, neither created nor migrated. Raises sqlite3.Error."""
+    return _connect((folder / FILE_NAME).absolute().as_uri() + "?mode=rw")
+
+
 def open_for_reading(folder: Path) -> sqlite3.Connection:
     """A connection that sees what is committed and writes nothing. Raises sqlite3.Error where there is no file."""
     return _connect((folder / FILE_NAME).absolute().as_uri() + "?mode=ro")
