@@ -93,7 +93,9 @@ def _report(args: argparse.Namespace, settings: Settings) -> int:
 
 def _back_up(args: argparse.Namespace, settings: Settings) -> int:
     with _failures(args.target):
-        back_up(settings.data_root, args.target)
+        is_noted = back_up(settings.data_root, args.target, at_console())
+    if not is_noted:
+        print("The data file takes no row: the backup is in the audit of the copy alone.", file=sys.stderr)
     print(args.target)
     return 0
 

@@ -91,21 +91,32 @@ async def test_a_write_that_cannot_be_applied_fails_alone(tmp_path: Path, error:
         assert await of.settle("b") is True
 
 
-async def test_where_the_file_is_full_settlements_wait_and_the_rest_is_refused(tmp_path: Path) -> None:
-    """In one commit; there is nothing of it in the file, and later each settlement once."""
+REFUSALS = {
+    "SQLITE_FULL": ("max_page_count = {pages}", "max_page_count = 1000000"),
+    "SQLITE_READONLY": ("query_only = ON", "query_only = OFF"),
+}
+"""How SQLite comes to refuse by itself, and takes writes again."""
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_where_the_file_takes_nothing_settlements_wait_and_the_rest_is_refused(
+    tmp_path: Path, refusal: str
+) -> None:
+    """Full or read-only, in one commit; there is nothing of it in the file, and later each settlement once."""
+    begins, ends = REFUSALS[refusal]
     async with book(tmp_path) as of:
         for name in "abc":
             await of.reserve(name)
         (pages,) = of.connection.execute("PRAGMA page_count").fetchone()
-        of.connection.execute(f"PRAGMA max_page_count = {pages}")
+        of.connection.execute(f"PRAGMA {begins.format(pages=pages)}")
         long = Posting(DONE._replace(request_id="a", metadata="x" * 100_000))
         kept = [of.writer.write(of.writes.post, long, kept=True), of.settle("b")]
         with pytest.raises(StorageUnavailable):
             await of.reserve("d")
-        assert of.writer.refusing == "SQLITE_FULL"
+        assert of.writer.refusing == refusal
         with pytest.raises(StorageUnavailable):
             of.reserve("e")
-        of.connection.execute("PRAGMA max_page_count = 1000000")
+        of.connection.execute(f"PRAGMA {ends}")
         assert await asyncio.gather(*kept) == [True, True]
         assert await of.settled() == ["first", "a", "b"]
         assert of.writer.refusing is None

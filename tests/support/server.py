@@ -29,6 +29,8 @@ class ServerProcess:
     host: str = "127.0.0.1"
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
+    within: Sequence[str] = ()
+    """What runs it, in the same process."""
 
     @property
     def url(self) -> str:
@@ -81,7 +83,7 @@ class ServerProcess:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "forebay", "serve", "--port", str(self.port), *self.flags],
+                [*self.within, sys.executable, "-m", "forebay", "serve", "--port", str(self.port), *self.flags],
                 env={**inherited, **self.defaults, **self.env},
                 stdout=log,
                 stderr=log,

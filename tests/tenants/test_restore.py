@@ -35,7 +35,7 @@ def test_what_ended_since_the_backup_stays_ended(tmp_path: Path, readable: bool)
     if readable:
         assert f"Key {made['id']} was revoked after the backup" in said
         assert (key["status"], tenant["limits"]["requests_per_minute"]) == ("revoked", 7)
-        assert acts(folder) == ["key.create", "key.revoke", "tenant.set", "data.restore"]
+        assert acts(folder) == ["key.create", "data.backup", "key.revoke", "tenant.set", "data.restore"]
     else:
         assert "what changed in keys since the backup is lost" in said
         assert key["status"] == "active"

@@ -15,8 +15,8 @@ from forebay.errors import IdempotencyConflict, ShuttingDown
 from forebay.failpoints import failpoint
 from forebay.idempotency.answers import Answers, Kept
 from forebay.idempotency.recording import Head, Reader, Recording
+from forebay.ledger.account import KeptSettlement
 from forebay.ledger.ledger import Ledger
-from forebay.ledger.writes import Posting
 from forebay.observe.record import RequestRecord
 
 NO_HEAD = Head(200, ())
@@ -75,7 +75,7 @@ class Claim:
         self.record = record
         self.recording = Recording(claims.max_bytes, self._on_alone)
         self._alone = ExitStack()
-        self._settlement: Posting | None = None
+        self._settlement: KeptSettlement | None = None
         self._is_kept = False
         self._closed = False
         record.keep_settlement = self._take
@@ -105,7 +105,7 @@ class Claim:
         if not (self.recording.has_readers or self.recording.can_be_joined):
             self._abandon()
 
-    def _take(self, settlement: Posting) -> None:
+    def _take(self, settlement: KeptSettlement) -> None:
         """The generation is complete: its settlement waits for the answer's last bytes, and they for it."""
         self._settlement = settlement
         self.recording.withhold()
@@ -123,7 +123,7 @@ class Claim:
             failpoint("answer_stored")
         self.recording.end()
 
-    def _store(self, settlement: Posting, head: Head, body: bytes | None) -> asyncio.Future[bool]:
+    def _store(self, settlement: KeptSettlement, head: Head, body: bytes | None) -> asyncio.Future[bool]:
         """`body` None: the key is used up, without an answer."""
         failpoint("storing_answer")
         self._is_kept = True

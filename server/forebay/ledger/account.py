@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 from forebay.failpoints import failpoint
 from forebay.ledger.prices import Price
@@ -28,6 +29,15 @@ OnSettled = Callable[[int, int], None]
 """Told tokens, and micro-units of money, once."""
 
 NOTHING = Usage(0, 0)
+
+
+class KeptSettlement(NamedTuple):
+    """One to be written later, with `Ledger.settle_with`."""
+
+    posting: Posting
+    free: Callable[[], None]
+    """What the request held beyond it is free once it was handed over, and not before: no reservation that uses it is
+    on disk earlier."""
 
 
 class Account:
@@ -69,7 +79,7 @@ class Account:
         *,
         strict: bool,
         covered: int = 0,
-        keep_settlement: Callable[[Posting], None] | None = None,
+        keep_settlement: Callable[[KeptSettlement], None] | None = None,
     ) -> None:
         """`price`: None where engine time is the cost. `book`: all that are not settled, this one until then, too.
 
@@ -177,22 +187,21 @@ class Account:
                 cost=0,
                 cache_kind=None,
             )
+        self._book.pop(self._held.request_id, None)
+        self._tally.settled(generated, self.streams, complete=outcome == "complete" and kind is None)
+        money = 0 if price is None else cost
         failpoint("settling")
         if outcome == "complete" and self._keep_settlement is not None:
-            self._keep_settlement(Posting(row, free))
+            self._keep_settlement(KeptSettlement(Posting(row, free), partial(self._on_settled, num_tokens, money)))
         else:
             self._writer.put(self._writes.post, Posting(row, free), kept=True)
-        self._tally.settled(generated, self.streams, complete=outcome == "complete" and kind is None)
-        self._end(num_tokens, 0 if price is None else cost)
+            self._on_settled(num_tokens, money)
 
     def void(self) -> None:
         """The reservation was never written, so there is nothing to settle."""
         self.settled = True
-        self._end(0, 0)
-
-    def _end(self, num_tokens: int, money: int) -> None:
         self._book.pop(self._held.request_id, None)
-        self._on_settled(num_tokens, money)
+        self._on_settled(0, 0)
 
     def abandon(self) -> None:
         """Settles what nobody else will: as failed, at what was covered."""

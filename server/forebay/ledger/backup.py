@@ -10,17 +10,19 @@ from pathlib import Path
 
 from forebay.errors import ConfigurationError
 from forebay.stores.secret import read_or_create_secret
-from forebay.stores.sqlite import FILE_NAME, ServingLock, open_for_reading
+from forebay.stores.sqlite import FILE_NAME, ServingLock, open_as_it_is, open_for_reading
+from forebay.tenants.audit import write_audit
 from forebay.tenants.authority import Administrator
 from forebay.tenants.carry_over import CarriedOver, carry_over
 
 BESIDE = ".secret"
 
 
-def back_up(folder: Path, target: Path) -> None:
+def back_up(folder: Path, target: Path, admin: Administrator) -> bool:
     """A consistent copy of the folder's data file, and its secret beside it, readable by their owner alone.
 
-    The server may go on. Raises ConfigurationError, sqlite3.Error, OSError.
+    The server may go on. Returns whether the folder's audit has the act; where the disk takes no row, the copy's has.
+    Raises ConfigurationError, sqlite3.Error, OSError.
     """
     if target.exists():
         raise ConfigurationError(f"{target} exists already; a backup replaces nothing.")
@@ -28,15 +30,32 @@ def back_up(folder: Path, target: Path) -> None:
     draft.unlink(missing_ok=True)
     os.close(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600))
     try:
-        with closing(open_for_reading(folder)) as source, closing(sqlite3.connect(draft)) as copy:
+        with closing(open_for_reading(folder)) as source, closing(sqlite3.connect(draft, isolation_level=None)) as copy:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode = DELETE")
-        _write_secret(target.with_name(target.name + BESIDE), read_or_create_secret(folder))
+            _write_secret(target.with_name(target.name + BESIDE), read_or_create_secret(folder))
+            is_noted = _note(folder, target, admin)
+            if not is_noted:
+                _write_row(copy, target, admin)
         _sync(draft)
         draft.rename(target)
+        return is_noted
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _note(folder: Path, target: Path, admin: Administrator) -> bool:
+    try:
+        with closing(open_as_it_is(folder)) as file:
+            _write_row(file, target, admin)
+    except sqlite3.OperationalError:  # a full or read-only disk is no reason to have no backup
+        return False
+    return True
+
+
+def _write_row(file: sqlite3.Connection, target: Path, admin: Administrator) -> None:
+    write_audit(file, admin.name, admin.via, "data.backup", "", FILE_NAME, {"to": str(target.absolute())})
 
 
 def restore(folder: Path, source: Path, admin: Administrator) -> CarriedOver:

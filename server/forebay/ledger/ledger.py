@@ -13,13 +13,13 @@ import structlog
 
 from forebay.errors import ConfigurationError, StorageUnavailable
 from forebay.failpoints import failpoint
-from forebay.ledger.account import NOTHING, Account, OnSettled
+from forebay.ledger.account import NOTHING, Account, KeptSettlement, OnSettled
 from forebay.ledger.prices import Price, PriceTable
 from forebay.ledger.retention import drop_months
 from forebay.ledger.rows import CacheKind, Reservation
 from forebay.ledger.sweep import sweep
 from forebay.ledger.tally import Stream, Tally
-from forebay.ledger.writes import Also, LedgerWrites, Posting, tail
+from forebay.ledger.writes import Also, LedgerWrites, tail
 from forebay.observe.record import RequestRecord
 from forebay.stores.database import Database
 from forebay.stores.group_commit import PROBE
@@ -164,9 +164,11 @@ class Ledger:
         failpoint("reserved")
         return account
 
-    def settle_with(self, settlement: Posting, also: Also) -> asyncio.Future[bool]:
+    def settle_with(self, settlement: KeptSettlement, also: Also) -> asyncio.Future[bool]:
         """Writes a settlement that was kept back, and in the same transaction something else. Tried until durable."""
-        return self._database.writer.write(self._writes.post, settlement._replace(also=also), kept=True)
+        stored = self._database.writer.write(self._writes.post, settlement.posting._replace(also=also), kept=True)
+        settlement.free()
+        return stored
 
     def price_of(self, model: str) -> Price | None:
         """None where tokens have no price and engine time is the cost."""
@@ -228,10 +230,11 @@ def _remember(connection: sqlite3.Connection, prices: PriceTable) -> None:
 
 
 def _swept_cost(connection: sqlite3.Connection, held: Reservation, usage: Usage) -> int:
-    """By the table under which the request was admitted; engine time was lost with the process."""
+    """By the table under which the request was admitted, and never more than its settlement would have come to: it may
+    have given back the rest already. Engine time was lost with the process."""
     if held.price_version is None:
         return 0
     row = connection.execute("SELECT prices FROM price_tables WHERE version = ?", (held.price_version,)).fetchone()
     price = PriceTable.model_validate_json(row[0]).of(held.model)
     assert price is not None
-    return price.charge(usage, is_hit=held.cache_kind is not None)
+    return price.least(usage, is_hit=held.cache_kind is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -60,6 +61,17 @@ class Price(BaseModel):
         total = prompt_tokens * max(self.prompt, self.cached or 0)
         total += completion_tokens * max(self.completion, self.reasoning or 0)
         return -(-total // PER)
+
+    def least(self, usage: Usage, *, is_hit: bool) -> int:
+        """The least that so many tokens come to, where it is not known which were cached and which reasoning."""
+        kinds = replace(
+            usage,
+            cached_tokens=usage.prompt_tokens if self.cached is not None and self.cached < self.prompt else 0,
+            reasoning_tokens=(
+                usage.completion_tokens if self.reasoning is not None and self.reasoning < self.completion else 0
+            ),
+        )
+        return self.charge(kinds, is_hit=is_hit)
 
 
 class PriceTable(BaseModel):

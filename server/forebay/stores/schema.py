@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 
 from forebay.errors import ConfigurationError
 
@@ -191,23 +192,25 @@ UNRELEASED = 1
 """Had reservations in the chain, and nobody has it."""
 
 
-def migrate(connection: sqlite3.Connection) -> None:
-    """Brings the file to `VERSION`, each step in a transaction of its own. Raises ConfigurationError for newer
-    files."""
+def migrate(connection: sqlite3.Connection, steps: Mapping[int, str] = MIGRATIONS) -> None:
+    """Brings the file to the last of the steps, each in a transaction of its own: one that fails leaves nothing behind.
+
+    Raises ConfigurationError for newer files, sqlite3.Error.
+    """
     version = _version_of(connection)
-    if version > VERSION:
+    if version > (newest := max(steps)):
         raise ConfigurationError(
-            f"The data file has version {version}; this Forebay knows versions up to {VERSION}. Use a newer Forebay."
+            f"The data file has version {version}; this Forebay knows versions up to {newest}. Use a newer Forebay."
         )
     if version == UNRELEASED:
         raise ConfigurationError(
             "The data file is of a version before the first release. Set FOREBAY_DATA_DIR to another folder."
         )
-    for number, script in MIGRATIONS.items():
+    for number, script in steps.items():
         if number <= version:
             continue
         try:
-            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\n;PRAGMA user_version = {number};\nCOMMIT;")
         except sqlite3.Error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")

@@ -14,10 +14,10 @@ NUM_BYTES = 32
 
 def read_or_create_secret(folder: Path) -> bytes:
     """The data folder's own, made on first use and readable by its owner alone. Raises ConfigurationError."""
-    prepare_folder(folder)
     path = folder / "secret"
     try:
         if not path.exists():
+            prepare_folder(folder)  # one that has it may be read-only
             # Linked into place whole, so that whoever comes first wins and nobody reads half of it.
             draft = folder / f"secret.{os.getpid()}"
             fd = os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)

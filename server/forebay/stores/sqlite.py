@@ -26,7 +26,8 @@ def prepare_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(f"no permission to write to {folder}")
+            is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            raise PermissionError("its file system is read-only" if is_read_only else "no permission to write to it")
     except OSError as exc:
         raise ConfigurationError(f"The data folder {folder} cannot be used ({exc}). Set FOREBAY_DATA_DIR.") from exc
 
@@ -47,6 +48,11 @@ def open_file(folder: Path) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as exc:
         raise ConfigurationError(f"The data file {path} cannot be opened ({exc}). Set FOREBAY_DATA_DIR.") from exc
     return connection
+
+
+def open_as_it_is(folder: Path) -> sqlite3.Connection:
+    """The folder's data file for a row more, neither created nor migrated. Raises sqlite3.Error."""
+    return _connect((folder / FILE_NAME).absolute().as_uri() + "?mode=rw")
 
 
 def open_for_reading(folder: Path) -> sqlite3.Connection:
@@ -82,7 +88,10 @@ class ServingLock:
     def __init__(self, folder: Path) -> None:
         """Takes it. Raises ConfigurationError where another server has it."""
         prepare_folder(folder)
-        self._fd = os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = os.open(folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            raise ConfigurationError(f"The data folder {folder} cannot be used ({exc}). Set FOREBAY_DATA_DIR.") from exc
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:

@@ -17,6 +17,7 @@ Act = Literal[
     "key.rotate",
     "key.revoke",
     "tenant.set",
+    "data.backup",
     "data.restore",
     "replica.forget",
     "cache.delete",

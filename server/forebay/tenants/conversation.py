@@ -161,6 +161,9 @@ class Conversation:
         if self._pending:
             self._wake.set()
         news, self._news = self._news, News()
+        if self._flush is not None:  # it has found company
+            self._flush.cancel()
+            self._flush = None
         message = self._message(pending, news)
         try:
             _, self.run_id, is_open, answers, fleet = await self._say(message)
