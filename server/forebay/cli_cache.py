@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from forebay.cli_cache_labels import add_label_commands, known_labels, show_standings
+from forebay.cli_cache_labels import add_label_commands, show_standings, standings
 from forebay.cli_data import administer, print_json, print_table
 from forebay.errors import ConfigurationError
 from forebay.settings import Settings
@@ -42,8 +42,7 @@ def _status(args: argparse.Namespace, settings: Settings) -> int:
             {"tenant": name, "num_entries": one.num_entries, "num_bytes": one.num_bytes}
             for name, one in sorted(held.items())
         ]
-        labels = {owner: one.standing().as_dict() for owner, one in known_labels(settings).items()}
-        print_json({"tenants": stored, "standings": labels})
+        print_json({"tenants": stored, "standings": standings(settings)})
         return 0
     rows = [(name, str(one.num_entries), f"{one.num_bytes / (1 << 20):.1f}") for name, one in sorted(held.items())]
     print_table([("tenant", "answers", "MiB"), *rows])

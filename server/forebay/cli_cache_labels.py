@@ -44,10 +44,26 @@ def add_label_commands(commands: Any) -> None:
 
 def show_standings(settings: Settings) -> None:
     """As they were saved last, which a server that runs does every ten seconds."""
-    rows = [_row(owner, assurance) for owner, assurance in known_labels(settings).items()]
-    if rows:
-        print()
-        print_table([("labels of", "hits are", "allowed", "error rate", "at most", "hits", "labels in force"), *rows])
+    known = known_labels(settings)
+    if not known:
+        return
+    rows = [_row(settings, owner, assurance) for owner, assurance in known.items()]
+    print()
+    print_table([("labels of", "hits are", "allowed", "error rate", "at most", "hits", "labels in force"), *rows])
+    print()
+    print_table([("labels of", "count for"), *((owner, printable(one.source)) for owner, one in known.items())])
+
+
+def standings(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The same by owner, with what the labels count for."""
+    return {
+        owner: {
+            **assurance.standing().as_dict(),
+            "source": assurance.source,
+            "of_another_source": _is_of_another_source(settings, assurance),
+        }
+        for owner, assurance in known_labels(settings).items()
+    }
 
 
 def known_labels(settings: Settings) -> dict[str, Assurance]:
@@ -64,9 +80,19 @@ def _states(settings: Settings) -> dict[str, State]:
         return {row.owner: row.state for row in read_labels(file) if row.state is not None}
 
 
-def _row(owner: str, assurance: Assurance) -> tuple[str, ...]:
+def _is_of_another_source(settings: Settings, assurance: Assurance) -> bool:
+    """Surely: made by another decision or embedder, or in another epoch than these settings'. The model is the server's
+    to know."""
+    from forebay.cache.source import is_made_here
+
+    return not is_made_here(assurance.source, settings.cache_epoch)
+
+
+def _row(settings: Settings, owner: str, assurance: Assurance) -> tuple[str, ...]:
     told = assurance.standing()
     state = f"served from {told.threshold:.3f}" if told.threshold is not None else f"observed: {told.why}"
+    if _is_of_another_source(settings, assurance):
+        state = "observed: of another source"
     shares = (f"{share:.2%}" for share in (told.max_error_rate, told.error_rate, told.error_upper95))
     return (owner, state, *shares, str(told.num_hits), f"{told.labels_in_force:.0f} of {told.clean_labels_needed}")
 
@@ -80,6 +106,8 @@ def _explain(args: argparse.Namespace, settings: Settings) -> int:
     embedder = load_embedder()
     first, second = embedder.embed([match_form(text) for text in (args.asked, args.stored)])
     known = known_labels(settings).get(args.owner)
+    if known is not None and _is_of_another_source(settings, known):
+        known = None
     found = explain(args.asked, args.stored, float(first @ second), load_calibration(embedder.name))
     told = found.as_dict(None if known is None else known.threshold, _aims(settings, args.owner))
     if args.json:

@@ -62,7 +62,7 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock, p
         return MemoryStore(quotas, clock, index=Index())
 
     def sqlite(quotas: Quotas) -> CacheStore:
-        return SqliteStore(tmp_path, quotas, clock, index=Index(), index_bytes=1 << 24)
+        return SqliteStore(tmp_path, quotas, clock, index=Index())
 
     def redis(quotas: Quotas) -> CacheStore:
         running: RedisProcess = request.getfixturevalue("redis")

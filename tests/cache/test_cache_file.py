@@ -21,10 +21,8 @@ from support.entries import embedding, seal, sealed, sized
 from support.tiers import tiered
 
 
-def store_in(
-    folder: Path, quotas: Quotas = AMPLE, *, index: Index | None = None, index_bytes: int = 1 << 24
-) -> SqliteStore:
-    return SqliteStore(folder, quotas, Clock(), index=index or Index(), index_bytes=index_bytes)
+def store_in(folder: Path, quotas: Quotas = AMPLE, *, index: Index | None = None) -> SqliteStore:
+    return SqliteStore(folder, quotas, Clock(), index=Index() if index is None else index)
 
 
 async def test_entries_outlive_the_server(tmp_path: Path) -> None:
@@ -105,8 +103,8 @@ async def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
 
 async def test_the_index_holds_what_is_searched(tmp_path: Path) -> None:
     """Scopes come and go whole as they are searched, and answers are the same; what was added meanwhile is in them."""
-    index = Index()
-    store = store_in(tmp_path, index=index, index_bytes=60_000)
+    index = Index(60_000)
+    store = store_in(tmp_path, index=index)
     for scope in "abcdef":
         for i in range(20):
             await store.add(sealed(f"{scope}{i}", scope=scope, vector=embedding(1, i, dim=64)))
@@ -124,12 +122,30 @@ async def test_the_index_holds_what_is_searched(tmp_path: Path) -> None:
 async def test_of_a_scope_that_is_too_large_the_newest_are_searched(tmp_path: Path) -> None:
     """As many as the index may hold; all of them are found by their ids."""
     clock = Clock()
-    store = SqliteStore(tmp_path, AMPLE, clock, index=Index(), index_bytes=10 * 2048)
+    store = SqliteStore(tmp_path, AMPLE, clock, index=Index(10 * 2048))
     for i in range(30):
         clock.now += 1
         await store.add(sealed(f"e{i}", vector=embedding(1, i, dim=384)))
     near = await store.nearest("s1", embedding(1, dim=384), 30)
     assert [one.entry.id for one in near] == [f"e{i}" for i in range(20, 30)]
+    assert await store.get("e0") is not None
+    await store.close()
+
+
+async def test_a_scope_that_grows_keeps_what_is_newest(tmp_path: Path) -> None:
+    """While it is searched, too: the index stays within its bound, what left it is found by its id, and what is left
+    are the last that were added."""
+    index = Index(40_000)
+    store, most = store_in(tmp_path, index=index), 0
+    assert await store.nearest("s1", embedding(1, dim=64), 4) == []
+    for i in range(150):
+        await store.add(sealed(f"e{i}", vector=embedding(1, i, dim=64)))
+        near = await store.nearest("s1", embedding(1, 149, dim=64), 200)
+        assert f"e{i}" in {one.entry.id for one in near}
+        assert index.num_bytes <= 40_000
+        most = max(most, len(near))
+    assert sorted(int(one.entry.id[1:]) for one in near) == list(range(150 - most, 150))
+    assert index.num_dropped == 150 - most > 0
     assert await store.get("e0") is not None
     await store.close()
 

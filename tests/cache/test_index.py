@@ -91,13 +91,45 @@ def test_scopes_are_searched_alone() -> None:
 
 
 def test_the_scopes_that_were_searched_last_stay() -> None:
-    """Whole ones go, the least recently searched first; one stays, however large."""
-    index = Index()
+    """Others make room whole, the least recently searched first."""
+    each = num_bytes_of(FIRST_ROWS)
+    index = Index(3 * each)
     for scope in "abc":
         index.add(scope, vectors(10).items())
     index.nearest("a", embedding(1), 1)
-    each = index.num_bytes // 3
-    index.shrink(2 * each)
-    assert ["a" in index, "b" in index, "c" in index] == [True, False, True]
-    index.shrink(0)
-    assert ["a" in index, "c" in index] == [True, False]
+    index.add("d", vectors(10).items())
+    assert [scope in index for scope in "abcd"] == [True, False, True, True]
+    index.add("d", vectors(FIRST_ROWS + 1).items())
+    assert [scope in index for scope in "abcd"] == [True, False, False, True]
+    assert (index.num_bytes, index.num_dropped) == (3 * each, 20)
+    index.clear()
+    assert index.num_bytes == 0
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32), st.integers(FIRST_ROWS, 3 * FIRST_ROWS))
+def test_no_scope_grows_beyond_the_bound(seed: int, room: int) -> None:
+    """Whatever is replaced and removed meanwhile; what was put in last is there, and half of the room is used at
+    least."""
+    rng, bound = random.Random(seed), num_bytes_of(room)
+    index, held = Index(bound), {}
+    for step in range(20 * FIRST_ROWS):
+        name = str(rng.randrange(step + 1))
+        if rng.random() < 0.1:
+            index.remove("s", name)
+            held.pop(name, None)
+        else:
+            held[name] = chance_embedding(rng)
+            index.add("s", [(name, held[name])])
+            assert index.nearest("s", held[name], 1)[0][0] == name
+        assert index.num_bytes <= bound
+    found = {one for one, _ in index.nearest("s", chance_embedding(rng), 1000)}
+    assert found <= held.keys()
+    assert index.num_dropped > 0
+    assert len(found) >= room // 2
+
+
+def num_bytes_of(num_rows: int) -> int:
+    index = Index()
+    index.add("s", vectors(1).items())
+    return index.num_bytes // FIRST_ROWS * num_rows

@@ -141,10 +141,16 @@ def test_labels_outlive_the_process_and_move(tmp_path: Path) -> None:
         assert asker.outcome("please, how can I reset my password") == "hit"
         by_command = forebay("cache", "export", "default", data_dir=server.data_dir)
         assert json.loads(by_command.stdout) == exported
-        assert (
-            "served from"
-            in forebay("cache", "status", data_dir=server.data_dir, FOREBAY_CACHE_MAX_ERROR_RATE="0.05").stdout
-        )
+        at_five = {"FOREBAY_CACHE_MAX_ERROR_RATE": "0.05"}
+        said = forebay("cache", "status", data_dir=server.data_dir, **at_five).stdout
+        assert "served from" in said
+        assert exported["source"] in said
+        # In another epoch they would count for nothing, and the command knows that without the server.
+        later = {**at_five, "FOREBAY_CACHE_EPOCH": "1"}
+        assert "observed: of another source" in forebay("cache", "status", data_dir=server.data_dir, **later).stdout
+        for epoch, is_other in ((at_five, False), (later, True)):
+            ran = forebay("cache", "status", "--json", data_dir=server.data_dir, **epoch)
+            assert json.loads(ran.stdout)["standings"]["default"]["of_another_source"] == is_other
     (tmp_path / "labels.json").write_text(by_command.stdout)
     with semantic_server(there) as server, AdminClient(server, OWNER) as owner, closing(Asker(server)) as asker:
         assert asker.outcome(ASKED) == "miss"

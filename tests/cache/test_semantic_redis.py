@@ -40,12 +40,17 @@ def test_servers_share_answers_and_not_labels(tmp_path: Path, redis: RedisProces
         eventually(lambda: two.outcome("Where can I park my bicycle, please?") == "hit")
 
 
-def test_without_its_redis_the_tier_goes_on(tmp_path: Path) -> None:
-    """From memory."""
+def test_the_tier_outlives_its_redis(tmp_path: Path) -> None:
+    """While it is killed, and after it was flushed, from memory; what was stored before and meanwhile is in Redis again
+    with its vectors, where a server that begins with nothing finds it in other words."""
     own = redis_8(tmp_path / "redis").start()
+    folders = [tmp_path / name for name in ("one", "newcomer")]
+    for folder in folders:
+        folder.mkdir()
+    env = {"FOREBAY_CACHE_REDIS_URL": own.url, "FOREBAY_SECRET": SECRET}
     try:
         with (
-            semantic_server(tmp_path, FOREBAY_CACHE_REDIS_URL=own.url) as server,
+            semantic_server(folders[0], **env) as server,
             closing(Asker(server)) as asker,
             AdminClient(server, OWNER) as owner,
         ):
@@ -57,5 +62,24 @@ def test_without_its_redis_the_tier_goes_on(tmp_path: Path) -> None:
             assert asker.outcome("please, how can I reset my password") == "hit"
             assert asker.outcome("hi, what is the fare to zone 3") == "hit"
             assert asker.outcome("hi, what is the fare to zone 9") == "miss"
+            own.start()
+            eventually(lambda: num_vectors(own) == 10, timeout_s=10)
+            own.command("FLUSHALL")
+            assert asker.outcome("please, what is the fare to zone 5") == "hit"
+            eventually(lambda: num_vectors(own) == 10, timeout_s=10)
+        with (
+            semantic_server(folders[1], **env) as server,
+            closing(Asker(server)) as asker,
+            AdminClient(server, OWNER) as owner,
+        ):
+            let_serve(owner, "default")
+            assert asker.outcome("please, how can I reset my password") == "hit"
+            assert asker.outcome("hello, what is the fare to zone 7") == "hit"
+            assert asker.outcome("hello, what is the fare to zone 77") == "miss"
     finally:
         own.stop()
+
+
+def num_vectors(redis: RedisProcess) -> int:
+    client = redis.client()
+    return sum(client.execute_command("VCARD", name) for name in client.keys("*cache:v:*"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +12,7 @@ from forebay.cache.analysis import MAX_WORDS, Analysis, Token
 from forebay.cache.lexicon import english, word_set
 from forebay.cache.spelling import slips
 
-MAX_LEFT = 400
+MAX_LEFT = 256
 """Pairs of words, left over by equality, that are looked at for other relations."""
 Kind = Literal["same", "typo", "joined", "synonym", "derived", "related"]
 
@@ -41,38 +43,53 @@ def align(first: Analysis, second: Analysis) -> Alignment:
     if max(first.num_words, second.num_words) > MAX_WORDS:
         return Alignment((), first.content, second.content)
     ours, theirs = dict(enumerate(first.content)), dict(enumerate(second.content))
-    matches: list[Match] = []
+    matches = _pair_same(ours, theirs)
+    if ours and theirs:
+        matches += _join(ours, theirs)
+        matches += [Match(match.kind, match.second, match.first) for match in _join(theirs, ours)]
     for kind, is_match in _RELATIONS:
+        if not 0 < len(ours) * len(theirs) <= MAX_LEFT:
+            break
         for place, token in list(ours.items()):
             found = [at for at, other in theirs.items() if is_match(token, other)]
             if found:
                 nearest = min(found, key=lambda at: abs(at - place))
                 matches.append(Match(kind, place, nearest))
                 del ours[place], theirs[nearest]
-        if kind == "same" and ours and theirs:
-            matches += _join(ours, theirs)
-            matches += [Match(match.kind, match.second, match.first) for match in _join(theirs, ours)]
-        if not 0 < len(ours) * len(theirs) <= MAX_LEFT:
-            break
     matches.sort(key=lambda match: match.first)
     return Alignment(tuple(matches), tuple(ours.values()), tuple(theirs.values()))
 
 
-def _join(ours: dict[int, Token], theirs: dict[int, Token]) -> list[Match]:
-    """`data base` in one message, `database` in the other."""
-    found = []
-    for place in sorted(ours):
-        if place in ours and place + 1 in ours:
-            joined = ours[place].word + ours[place + 1].word
-            at = next((at for at, other in theirs.items() if other.word == joined), None)
-            if at is not None:
-                found.append(Match("joined", place, at))
-                del ours[place], ours[place + 1], theirs[at]
+def _pair_same(ours: dict[int, Token], theirs: dict[int, Token]) -> list[Match]:
+    """One lemma, as of one word, too."""
+    found, places = [], _places((other.lemma, at) for at, other in theirs.items())
+    for place, token in list(ours.items()):
+        if same := places.get(token.lemma):
+            after = bisect_left(same, place)
+            nearest = min(same[max(0, after - 1) : after + 1], key=lambda at: abs(at - place))
+            same.remove(nearest)
+            found.append(Match("same", place, nearest))
+            del ours[place], theirs[nearest]
     return found
 
 
-def _is_same(first: Token, second: Token) -> bool:
-    return first.lemma == second.lemma or first.word == second.word
+def _join(ours: dict[int, Token], theirs: dict[int, Token]) -> list[Match]:
+    """`data base` in one message, `database` in the other."""
+    found, places = [], _places((other.word, at) for at, other in theirs.items())
+    for place in sorted(ours):
+        if place in ours and place + 1 in ours and (same := places.get(ours[place].word + ours[place + 1].word)):
+            at = same.pop(0)
+            found.append(Match("joined", place, at))
+            del ours[place], ours[place + 1], theirs[at]
+    return found
+
+
+def _places(forms: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
+    """Of each form, in order."""
+    found: defaultdict[str, list[int]] = defaultdict(list)
+    for form, at in forms:
+        found[form].append(at)
+    return found
 
 
 def is_misspelling(first: Token, second: Token) -> bool:
@@ -111,19 +128,31 @@ def _are_related(first: Token, second: Token) -> bool:
     return second.lemma in english().related.get(first.lemma, ())
 
 
-_AGAINST = word_set("un in im dis non il ir mis de re over under pre post anti self")
+_AGAINST = tuple(word_set("un in im dis non il ir mis de re over under pre post anti self"))
 
 
-def are_opposite(first: str, second: str) -> bool:
-    """Opposites by list or by prefix: `open` and `closed`, `successful` and `unsuccessful`."""
-    if second in english().opposites.get(first, ()):
-        return True
-    short, long = sorted((first, second), key=len)
-    return len(short) > 2 and long.endswith(short) and long[: -len(short)] in _AGAINST
+def opposites_between(ours: Set[str], theirs: Set[str]) -> tuple[str, str] | None:
+    """By list or by prefix: `open` and `closed`, `successful` and `unsuccessful`. The first in alphabetical order."""
+    listed, none = english().opposites, frozenset[str]()
+    prefixed = defaultdict(set)
+    for other in theirs:
+        for bare in _without_prefix(other):
+            prefixed[bare].add(other)
+    for one in sorted(ours):
+        against = theirs & listed.get(one, none) | prefixed.get(one, none) | theirs & set(_without_prefix(one))
+        if against := against - {one}:
+            return one, min(against)
+    return None
+
+
+def _without_prefix(word: str) -> Iterator[str]:
+    if word.startswith(_AGAINST):
+        yield from (
+            word.removeprefix(prefix) for prefix in _AGAINST if word.startswith(prefix) and len(word) > len(prefix) + 2
+        )
 
 
 _RELATIONS: tuple[tuple[Kind, Callable[[Token, Token], bool]], ...] = (
-    ("same", _is_same),
     ("typo", is_misspelling),
     ("synonym", _are_synonyms),
     ("derived", _are_derived),

@@ -71,8 +71,9 @@ def analyse(text: str) -> Analysis:
     code, rest = split_code(text)
     words = split_words(rest)
     plain = [word for word, _ in words]
-    named = frozenset(word for word, is_name in words if is_name)
-    return _read(with_phrases_replaced(without_manners(plain)), named, code, is_english(plain))
+    if len(asked := with_phrases_replaced(without_manners(plain))) > MAX_WORDS:
+        return _unread(text)
+    return _read(asked, frozenset(word for word, is_name in words if is_name), code, is_english(plain))
 
 
 def match_form(text: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from forebay.cache.alignment import align
 from forebay.cache.analysis import MAX_WORDS, analyse
 from forebay.cache.guards import refusal
+from forebay.cache.normal_form import normalised
 from forebay.cache.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -64,5 +64,5 @@ def _told_apart(one: str, other: str) -> bool:
 
 def plain(text: str) -> str:
     """Without marks of formatting, case, and spaces beyond one; without a full stop at the end."""
-    text = unicodedata.normalize("NFKC", _MARKS.sub(" ", text)).casefold()
+    text = normalised("NFKC", _MARKS.sub(" ", text)).casefold()
     return " ".join(text.split()).rstrip(" .!")

@@ -69,6 +69,15 @@ class CacheFamilies:
         yield GaugeMetricFamily(
             "forebay_cache_memory_bytes", "Of answers held in memory.", value=store.num_memory_bytes
         )
+        if store.index is not None:
+            yield GaugeMetricFamily(
+                "forebay_cache_index_bytes", "Of embeddings held in memory.", value=store.index.num_bytes
+            )
+            yield CounterMetricFamily(
+                "forebay_cache_index_dropped",
+                "Embeddings that left memory because there was no room.",
+                value=store.index.num_dropped,
+            )
         up = GaugeMetricFamily("forebay_cache_store_up", "1: the store behind memory answers.", labels=("calls",))
         up.add_metric(("reads",), not store.reads.is_open)
         up.add_metric(("writes",), not store.writes.is_open)

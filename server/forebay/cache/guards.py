@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from forebay.cache.alignment import Alignment, are_opposite
+from forebay.cache.alignment import Alignment, opposites_between
 from forebay.cache.analysis import MAX_WORDS, Analysis, Token
 from forebay.cache.lexicon import english, word_set
-from forebay.cache.quantities import Quantity
+from forebay.cache.quantities import unmatched
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,7 @@ def _code(first: Analysis, second: Analysis, _: Alignment) -> str | None:
 
 def _quantities(first: Analysis, second: Analysis, _: Alignment) -> str | None:
     """Amounts agree in one unit (`two weeks`, `14 days`) or, where one has none (`18`, `18-year-old`), in number."""
-    ours, theirs = list(first.quantities), list(second.quantities)
-    for is_match in (Quantity.equals, Quantity.may_equal):
-        for quantity in list(ours):
-            found = next((other for other in theirs if is_match(quantity, other)), None)
-            if found is not None:
-                ours.remove(quantity)
-                theirs.remove(found)
+    ours, theirs = unmatched(first.quantities, second.quantities)
     return _versus([str(each) for each in ours], [str(each) for each in theirs]) if ours or theirs else None
 
 
@@ -88,11 +82,8 @@ def _opposites(first: Analysis, second: Analysis, alignment: Alignment) -> str |
     theirs = {form for token in alignment.only_second for form in (token.lemma, token.word)}
     ours |= set(Counter(first.function) - Counter(second.function)) - _WEAK
     theirs |= set(Counter(second.function) - Counter(first.function)) - _WEAK
-    for one in sorted(ours):
-        for other in sorted(theirs):
-            if one != other and are_opposite(one, other):
-                return f"{one} against {other}"
-    return None
+    found = opposites_between(ours, theirs)
+    return None if found is None else f"{found[0]} against {found[1]}"
 
 
 # Prepositions of many senses: `in the morning`, `on Monday` and `at night` set nothing against each other.
@@ -147,14 +138,20 @@ def _roles(first: Analysis, second: Analysis, alignment: Alignment) -> str | Non
         governors = {token.governor, other.governor}
         if "from" in governors and governors & _TOWARDS:
             return f"{token.governor} {token.word} against {other.governor} {other.word}"
-    for one, another in combinations(moved, 2):
-        if one[0].governor == another[1].governor and one[1].governor == another[0].governor:
-            return f"{one[0].word} and {another[0].word} change places"
-    named = [match for match in alignment.matches if first.content[match.first].is_name]
-    for match, later in combinations(named, 2):
-        words = [first.content[each.first] for each in (match, later)]
-        if match.second > later.second and any(token in words for token, _ in moved):
-            return f"{words[0].word} and {words[1].word} change places"
+    by_move = {(token.governor, other.governor): token for token, other in reversed(moved)}
+    for token, other in moved:
+        if (another := by_move.get((other.governor, token.governor))) is not None:
+            return f"{token.word} and {another.word} change places"
+    movers = {token for token, _ in moved}
+    named = [
+        (match.second, token, token in movers)
+        for match in alignment.matches
+        if (token := first.content[match.first]).is_name
+    ]
+    if any(is_moved for _, _, is_moved in named):
+        for (place, token, is_moved), (later, other, is_too) in combinations(named, 2):
+            if place > later and (is_moved or is_too):
+                return f"{token.word} and {other.word} change places"
     return None
 
 

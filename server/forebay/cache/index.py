@@ -41,15 +41,16 @@ class Index:
     One of another length than its scope's others comes from another embedder, and takes the place of them all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int | None = None) -> None:
+        """At most `max_bytes`, but for the first rows of one scope: others go first, those whole that were not searched
+        for longest, then the rows of the scope itself that were added first."""
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        """Of blocks, filled or not, and of ids."""
+        self.num_dropped = 0
+        """Embeddings that went because there was no room."""
         self._scopes: OrderedDict[str, _Scope] = OrderedDict()
         self._lock = threading.Lock()
-
-    @property
-    def num_bytes(self) -> int:
-        """Of blocks, filled or not, and of ids."""
-        with self._lock:
-            return sum(scope.num_bytes for scope in self._scopes.values())
 
     def __contains__(self, scope: str) -> bool:
         return scope in self._scopes
@@ -63,15 +64,20 @@ class Index:
                 row = np.frombuffer(embedding, dtype="<f4")
                 found = self._scopes.get(scope)
                 if found is None or found.dim != len(row):
+                    self._drop(scope)
                     found = self._scopes[scope] = _Scope(len(row))
+                if found.is_full and entry_id not in found:
+                    self._make_room(scope, found)
                 found.add(entry_id, row)
 
     def remove(self, scope: str, entry_id: str) -> None:
         with self._lock:
             if (found := self._scopes.get(scope)) is not None:
+                num_bytes = found.num_bytes
                 found.remove(entry_id)
+                self.num_bytes -= num_bytes - found.num_bytes
                 if not found.ids:
-                    del self._scopes[scope]
+                    self._drop(scope)
 
     def nearest(self, scope: str, embedding: bytes, k: int) -> list[tuple[str, float]]:
         """At most `k` ids with their cosines, the nearest first."""
@@ -83,16 +89,33 @@ class Index:
             self._scopes.move_to_end(scope)
             return found.nearest(query, k)
 
-    def shrink(self, max_bytes: int) -> None:
-        """Drops whole scopes, those first that were not searched for longest, but for the last of them."""
-        with self._lock:
-            num_bytes = sum(scope.num_bytes for scope in self._scopes.values())
-            while num_bytes > max_bytes and len(self._scopes) > 1:
-                num_bytes -= self._scopes.popitem(last=False)[1].num_bytes
-
     def clear(self) -> None:
         with self._lock:
             self._scopes.clear()
+            self.num_bytes = 0
+
+    def _make_room(self, scope: str, found: _Scope) -> None:
+        """For a row of a scope that is full."""
+        num_rows = found.num_next
+        while (room := self._room(found)) < num_rows and len(self._scopes) > 1:
+            longest_ago = next(name for name in self._scopes if name != scope)
+            self.num_dropped += len(self._scopes[longest_ago].ids)
+            self._drop(longest_ago)
+        if found.ids and room < FIRST_ROWS:
+            found.remove(found.oldest)
+            self.num_dropped += 1
+        else:
+            num_rows = max(min(num_rows, room), FIRST_ROWS)
+            found.grow(num_rows)
+            self.num_bytes += num_rows * found.row_bytes
+
+    def _room(self, found: _Scope) -> int:
+        """Rows that there is room for."""
+        return MAX_ROWS if self.max_bytes is None else (self.max_bytes - self.num_bytes) // found.row_bytes
+
+    def _drop(self, scope: str) -> None:
+        if (gone := self._scopes.pop(scope, None)) is not None:
+            self.num_bytes -= gone.num_bytes
 
 
 class _Block(NamedTuple):
@@ -103,9 +126,10 @@ class _Block(NamedTuple):
 
 
 class _Scope:
-    """Rows in blocks, in no order: the last one takes the place of one that goes."""
+    """Rows in blocks, in no order: the last one takes the place of one that goes. `_places` has the ids in the order in
+    which they were added."""
 
-    __slots__ = ("_blocks", "_places", "_projection", "_starts", "dim", "ids")
+    __slots__ = ("_blocks", "_places", "_projection", "_starts", "capacity", "dim", "ids", "row_bytes")
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
@@ -114,22 +138,40 @@ class _Scope:
         self._projection = _projection(dim)
         self._blocks: list[_Block] = []
         self._starts: list[int] = []
+        self.capacity = 0
+        self.row_bytes = 4 * sum(self._projection.shape) + ROW_BYTES
+
+    def __contains__(self, entry_id: str) -> bool:
+        return entry_id in self._places
 
     @property
     def num_bytes(self) -> int:
-        return sum(part.nbytes for block in self._blocks for part in block) + ROW_BYTES * len(self.ids)
+        return self.capacity * self.row_bytes
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.ids) == self.capacity
+
+    @property
+    def num_next(self) -> int:
+        """Rows that the next block is to have."""
+        return min(max(self.capacity, FIRST_ROWS), MAX_ROWS)
+
+    @property
+    def oldest(self) -> str:
+        return next(iter(self._places))
+
+    def grow(self, num_rows: int) -> None:
+        self._starts.append(self.capacity)
+        self._blocks.append(_Block(*(np.zeros((num_rows, width), np.float32) for width in self._projection.shape)))
+        self.capacity += num_rows
 
     def add(self, entry_id: str, row: Vector) -> None:
+        """Where it is new there is room for it."""
         place = self._places.get(entry_id)
         if place is None:
             place = self._places[entry_id] = len(self.ids)
             self.ids.append(entry_id)
-            capacity = self._starts[-1] + len(self._blocks[-1].rows) if self._blocks else 0
-            if place == capacity:
-                num = min(max(capacity, FIRST_ROWS), MAX_ROWS)
-                widths = self._projection.shape
-                self._starts.append(capacity)
-                self._blocks.append(_Block(*(np.zeros((num, width), np.float32) for width in widths)))
         self._put(place, row, row @ self._projection)
 
     def remove(self, entry_id: str) -> None:
@@ -143,7 +185,7 @@ class _Scope:
             self.ids[place], self._places[last] = last, place
         # One empty block stays, so that coming and going at its edge costs nothing.
         if len(self._starts) > 1 and len(self.ids) <= self._starts[-2]:
-            self._starts.pop()
+            self.capacity = self._starts.pop()
             self._blocks.pop()
 
     def nearest(self, query: Vector, k: int) -> list[tuple[str, float]]:

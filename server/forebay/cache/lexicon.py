@@ -27,7 +27,8 @@ class Lexicon:
     `synonyms`, `related`, `derived` and `opposites` are symmetric, over lemmas: `synonyms` are kept by hand; `related`
     share one of WordNet's first senses, which another sense may belie. `small` are the words of grammar and manners,
     `social` those of manners that a part of a message may consist of.
-    `phrases` maps the words of a phrase to those that stand for it; `longest_phrase` is the longest's number of words.
+    `phrases` maps the words of a phrase to those that stand for it; `longest` the number of words that those with one
+    first word have at most.
     """
 
     known: Mapping[str, int]
@@ -44,7 +45,7 @@ class Lexicon:
     closings: frozenset[Phrase]
     fillers: frozenset[Phrase]
     phrases: Mapping[Phrase, Phrase]
-    longest_phrase: int
+    longest: Mapping[str, int]
     lemmas: Mapping[str, str]
     synonyms: Mapping[str, frozenset[str]]
     related: Mapping[str, frozenset[str]]
@@ -99,7 +100,7 @@ def english() -> Lexicon:
         closings=closings,
         fillers=fillers,
         phrases=phrases,
-        longest_phrase=max(len(phrase) for phrase in phrases),
+        longest={phrase[0]: len(phrase) for phrase in sorted(phrases, key=len)},
         lemmas=dict([*words, *variants]),
         synonyms=synonyms,
         related=_symmetric(pairs["s"]),

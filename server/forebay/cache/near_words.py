@@ -47,7 +47,9 @@ def _shared(words: Sequence[str], word: str) -> int:
 
 
 def _common(one: str, other: str) -> int:
-    return next(
-        (at for at, (first, second) in enumerate(zip(one, other, strict=False)) if first != second),
-        min(len(one), len(other)),
-    )
+    num = 0
+    for first, second in zip(one, other, strict=False):
+        if first != second:
+            break
+        num += 1
+    return num

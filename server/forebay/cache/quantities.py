@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from itertools import chain
 
 _ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -49,6 +51,7 @@ _UNITS = {
     )
     for name in names.split()
 }  # fmt: skip
+_TIMES = frozenset({"noon", "midday", "midnight"})
 _CURRENCY = re.compile(r"([£$€])\s?(\d[\d,.]*)")
 _NUMBER = re.compile(r"(\d[\d,]*(?:\.\d+)?)(st|nd|rd|th)?([a-z%°]*)")
 _CLOCK = re.compile(r"(\d{1,2})[:.](\d{2})(am|pm)?|(\d{1,2})(am|pm)")
@@ -66,12 +69,37 @@ class Quantity:
     def __str__(self) -> str:
         return f"{self.amount} {self.dimension}".rstrip()
 
-    def equals(self, other: Quantity) -> bool:
-        return (self.amount, self.dimension) == (other.amount, other.dimension)
 
-    def may_equal(self, other: Quantity) -> bool:
-        """The same number, and one of them without a unit."""
-        return self.number == other.number and "" in {self.dimension, other.dimension}
+def unmatched(ours: Sequence[Quantity], theirs: Sequence[Quantity]) -> tuple[list[Quantity], list[Quantity]]:
+    """What is left of both, in order, where each takes one of the other side: of its amount in its unit; else of its
+    number, if one of the two has no unit."""
+    left, others = _paired(ours, theirs, _in_its_unit, _in_its_unit)
+    return _paired(
+        left, others, lambda one: (one.number, not one.dimension), lambda one: (one.number, bool(one.dimension))
+    )
+
+
+def _in_its_unit(one: Quantity) -> Hashable:
+    return one.amount, one.dimension
+
+
+def _paired(
+    ours: Sequence[Quantity],
+    theirs: Sequence[Quantity],
+    key: Callable[[Quantity], Hashable],
+    others_key: Callable[[Quantity], Hashable],
+) -> tuple[list[Quantity], list[Quantity]]:
+    """What is left where each takes the first of the other side with its key."""
+    by_key: defaultdict[Hashable, deque[Quantity]] = defaultdict(deque)
+    for other in theirs:
+        by_key[others_key(other)].append(other)
+    left = []
+    for one in ours:
+        if same := by_key.get(key(one)):
+            same.popleft()
+        else:
+            left.append(one)
+    return left, sorted(chain.from_iterable(by_key.values()))
 
 
 def spread_currency(text: str) -> str:
@@ -85,10 +113,12 @@ def read_quantity(words: Sequence[str], at: int) -> tuple[Quantity, int] | None:
     Times of day are `hh:mm`; versions and what else has digits stay as they are.
     """
     word = words[at]
+    if word.isalpha() and word not in WORDS and word not in _TIMES:
+        return None
     clock = _CLOCK.fullmatch(word)
     if clock is not None and (":" in word or word[-1] == "m" or words[at + 1 : at + 2] in (["am"], ["pm"])):
         return _clock(clock, words, at)
-    if word in {"noon", "midday", "midnight"}:
+    if word in _TIMES:
         return Quantity(word, "00:00" if word == "midnight" else "12:00", "time"), 1
     value, suffix, taken = _value(words, at)
     if value is None:

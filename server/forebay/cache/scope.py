@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import date
@@ -13,6 +12,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+from forebay.cache.normal_form import normalised
 from forebay.engines.base import EngineInfo
 from forebay.types import Chat, Prompt, Sampling
 from forebay.values import value
@@ -87,7 +87,7 @@ def completion_question(prompt: Prompt, sampling: Sampling, *, max_tokens: int |
     if prompt.text is None:
         return None
     rest = {"route": "completion", "sampling": _parameters(sampling, max_tokens)}
-    return Question(unicodedata.normalize("NFC", prompt.text), _canonical(rest))
+    return Question(normalised("NFC", prompt.text), _canonical(rest))
 
 
 def model_of(info: EngineInfo, *, adapter: str | None = None, family: str | None = None) -> str:
@@ -159,7 +159,7 @@ def _plain(text: str) -> str:
     Nothing else: case, spaces inside, punctuation and compatibility characters tell questions apart (`US` and `us`,
     Python's indentation, `x²` and `x2`). The first line of several keeps its indentation, which the others relate to.
     """
-    text = unicodedata.normalize("NFC", text).rstrip()
+    text = normalised("NFC", text).rstrip()
     stripped = text.lstrip()
     if "\n" not in stripped:
         return stripped

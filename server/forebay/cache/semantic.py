@@ -14,7 +14,7 @@ from forebay.cache.analysis import analyse, match_form
 from forebay.cache.assurance import Assurance
 from forebay.cache.calibration import Calibration
 from forebay.cache.costs import Costs
-from forebay.cache.decision import VERSION, judge
+from forebay.cache.decision import judge
 from forebay.cache.entries import Entry, Seal
 from forebay.cache.explain import Explanation, explain
 from forebay.cache.index import cosine
@@ -22,6 +22,7 @@ from forebay.cache.label_file import LabelFile
 from forebay.cache.labels import Ruling
 from forebay.cache.odds import combined
 from forebay.cache.policy import Access
+from forebay.cache.source import maker_of
 from forebay.cache.spelling import load_words
 from forebay.cache.stores.auto import now_ms
 from forebay.cache.stores.base import Neighbour
@@ -109,7 +110,7 @@ class SemanticTier:
         self.outcomes: Counter[Outcome] = Counter()
         self.embed_s = Histogram(BOUNDS_S)
         self.lookup_s = Histogram(BOUNDS_S)
-        self._name = f"decision-{VERSION} {calibration.name}" + (f" epoch-{epoch}" if epoch else "")
+        self._name = maker_of(calibration, epoch)
         self._store = store
         self._seal = seal
         self._state: Literal["loading", "on", "failed"] = "loading"

@@ -16,7 +16,7 @@ MIN_LENGTH, MAX_LENGTH = 5, 24
 def slips(first: str, second: str, limit: int) -> int:
     """Letters missing, added, changed or swapped with their neighbour; `limit` + 1 where there are more.
 
-    Optimal string alignment distance (Damerau 1964).
+    Optimal string alignment distance (Damerau 1964), of prefixes whose lengths differ by no more than `limit`.
     """
     if abs(len(first) - len(second)) > limit:
         return limit + 1
@@ -26,15 +26,16 @@ def slips(first: str, second: str, limit: int) -> int:
     before: list[int] = []
     row = list(range(len(second) + 1))
     for at, letter in enumerate(first, 1):
-        older, before, row = before, row, [at]
-        for place, other in enumerate(second, 1):
+        older, before, row = before, row, [at, *[limit + 1] * len(second)]
+        for place in range(max(1, at - limit), min(at + limit, len(second)) + 1):
+            other = second[place - 1]
             cost = min(before[place] + 1, row[place - 1] + 1, before[place - 1] + (letter != other))
             if at > 1 and place > 1 and letter == second[place - 2] and first[at - 2] == other:
                 cost = min(cost, older[place - 2] + 1)
-            row.append(cost)
+            row[place] = cost
         if min(row) > limit:
             return limit + 1
-    return row[-1]
+    return min(row[-1], limit + 1)
 
 
 def corrected(word: str) -> str:

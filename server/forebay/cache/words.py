@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from itertools import islice
 
 from forebay.cache.lexicon import Phrase, english, word_set
+from forebay.cache.normal_form import normalised
 from forebay.cache.quantities import spread_currency
 from forebay.cache.spelling import with_small_words_corrected
+
+MAX_PUT_RIGHT = 60
+"""Words of a message in which slips are looked for, the first: an unknown word takes some 10 us."""
 
 _CODE_BLOCK = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
 _SUFFIXES = "py|js|ts|json|ya?ml|toml|csv|sql|sh|html|css|cpp|rs|go|java|txt|xml"
@@ -59,13 +62,13 @@ def is_longer(text: str, num_characters: int, num_tokens: int) -> bool:
     """Whether it has more characters (a ligature of Unicode may stand for eighteen) or more words and signs."""
     if len(text) > num_characters:
         return True
-    text = unicodedata.normalize("NFKC", text)
+    text = normalised("NFKC", text)
     return len(text) > num_characters or sum(1 for _ in islice(_WORD.finditer(text), num_tokens + 1)) > num_tokens
 
 
 def split_words(text: str) -> list[tuple[str, bool]]:
     """(lower-case word, whether it is written as a name), contractions taken apart, punctuation gone."""
-    text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("‘", "'")
+    text = normalised("NFKC", text).replace("’", "'").replace("‘", "'")
     text = spread_currency(_without_address(_SAID_BEFORE.sub("", text)))
     letters = [character for character in text if character.isalpha()]
     is_shouted = sum(character.isupper() for character in letters) > 0.6 * len(letters)
@@ -83,7 +86,8 @@ def split_words(text: str) -> list[tuple[str, bool]]:
             continue
         is_name = word[0].isupper() and not is_shouted and not (starts_sentence and not word[1:2].isupper())
         parts = _expanded(word.lower())
-        found.extend((part if is_name else with_small_words_corrected(part), is_name and part != "i") for part in parts)
+        is_kept = is_name or len(found) >= MAX_PUT_RIGHT
+        found.extend((part if is_kept else with_small_words_corrected(part), is_name and part != "i") for part in parts)
         starts_sentence = False
     return found
 
@@ -160,7 +164,7 @@ def with_phrases_replaced(words: list[str]) -> list[str]:
     found: list[str] = []
     at = 0
     while at < len(words):
-        for length in range(min(lexicon.longest_phrase, len(words) - at), 0, -1):
+        for length in range(min(lexicon.longest.get(words[at], 0), len(words) - at), 0, -1):
             meaning = lexicon.phrases.get(tuple(words[at : at + length]))
             if meaning is not None:
                 found.extend(meaning)

@@ -25,10 +25,13 @@ def build_cache_store(settings: Settings, folder: Path) -> TieredStore:
     """Opens and connects to nothing yet. Raises ConfigurationError for a Redis that cannot be used, and without numpy
     where the semantic tier needs it."""
     in_memory = Quotas(settings.cache_memory_mib * MIB, settings.cache_memory_mib * MIB)
-    index = _index() if settings.cache == "semantic" else None
-    # The file's index has everything, so that with a file the memory tier needs none.
+    index = fresh = None
+    if settings.cache == "semantic":
+        # The file's index has everything, so that with a file the memory tier needs none. What memory has lies in its
+        # index whole, and is bounded with it.
+        index, fresh = _index(None if _address(settings) else settings.cache_index_mib * MIB), _index()
     memory = MemoryStore(in_memory, now_ms, index=index if _address(settings) else None)
-    return TieredStore(memory, build_lasting_store(settings, folder, index), None if index is None else _index())
+    return TieredStore(memory, build_lasting_store(settings, folder, index), fresh, index)
 
 
 def build_lasting_store(settings: Settings, folder: Path, index: Index | None = None) -> CacheStore:
@@ -36,7 +39,7 @@ def build_lasting_store(settings: Settings, folder: Path, index: Index | None = 
     stored = Quotas(settings.cache_max_mib * MIB, settings.cache_tenant_mib * MIB)
     address = _address(settings)
     if address is None:
-        return SqliteStore(folder, stored, now_ms, index=index, index_bytes=settings.cache_index_mib * MIB)
+        return SqliteStore(folder, stored, now_ms, index=index)
     from forebay.cache.stores.redis_impl.store import RedisStore
     from forebay.stores.redis_impl.link import RedisLink
 
@@ -53,9 +56,9 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _index() -> Index:
+def _index(max_bytes: int | None = None) -> Index:
     try:
         from forebay.cache.index import Index
     except ImportError as exc:
         raise ConfigurationError("FOREBAY_CACHE=semantic needs numpy: install forebay[semantic].") from exc
-    return Index()
+    return Index(max_bytes)

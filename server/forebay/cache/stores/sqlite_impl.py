@@ -28,7 +28,10 @@ TOUCH_MS = 60_000
 """How exactly it is known when an entry was used last; a write each time would be one a hit."""
 
 ROW_BYTES = 2048
-"""What an embedding is taken for before the first of a scope is seen: 384 numbers, and its id."""
+"""What an embedding is taken for before the first of a scope is seen: 384 numbers, their sketch, and its id."""
+
+MAX_ROWS = 1_000_000
+"""Of a scope, that are read for an index without a bound."""
 
 T = TypeVar("T")
 
@@ -48,14 +51,11 @@ class SqliteStore:
         now_ms: Callable[[], int],
         *,
         index: Index | None = None,
-        index_bytes: int = 0,
     ) -> None:
-        """`now_ms`: Unix milliseconds. Without an index nothing is near anything; it holds about `index_bytes`. Nothing
-        is opened yet."""
+        """`now_ms`: Unix milliseconds. Without an index nothing is near anything. Nothing is opened yet."""
         self._folder = folder
         self._quotas = quotas
         self._now_ms = now_ms
-        self._index_bytes = index_bytes
         self._index = index
         self._writer = ThreadPoolExecutor(1, "cache-writer")
         self._reader = ThreadPoolExecutor(1, "cache-reader")
@@ -150,8 +150,9 @@ class SqliteStore:
     def _nearest(self, file: sqlite3.Connection, index: Index, scope: str, embedding: bytes, k: int) -> list[Neighbour]:
         now = self._now_ms()
         if scope not in index:
-            index.add(scope, rows.read_embeddings(file, scope, now, limit=max(1, self._index_bytes // ROW_BYTES)))
-            index.shrink(self._index_bytes)
+            limit = MAX_ROWS if index.max_bytes is None else max(1, index.max_bytes // ROW_BYTES)
+            # Those that were used last are the last to make room.
+            index.add(scope, reversed(rows.read_embeddings(file, scope, now, limit)))
         found = index.nearest(scope, embedding, k)
         entries = rows.read_entries(file, (entry_id for entry_id, _ in found), now)
         for entry_id, _ in found:

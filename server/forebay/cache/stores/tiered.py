@@ -49,8 +49,11 @@ class TieredStore:
     what the memory tier has and it lacks; until then what memory has is near, too.
     """
 
-    def __init__(self, memory: MemoryStore, lasting: CacheStore, fresh: Index | None = None) -> None:
-        """`fresh`: what is not written yet is near, too."""
+    def __init__(
+        self, memory: MemoryStore, lasting: CacheStore, fresh: Index | None = None, index: Index | None = None
+    ) -> None:
+        """`fresh`: what is not written yet is near, too. `index`: what one of the two searches, for metrics."""
+        self.index = index
         self._memory = memory
         self._lasting = lasting
         self._fresh = fresh
