@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from proofs.conftest import Proof
 from support.administrator import OWNER, AdminClient
-from support.fleet import fleet, limit_tenant, peak_tokens
+from support.fleet import fleet, limit_tenant, one_or_more, peak_tokens
 from support.redis import RedisProcess
 from support.server import ServerProcess
 from support.simulation import CROWDS, Simulation
 
 SEEDS, KEPT = 20, 0.95
 ROUNDS, ROUND_REQUESTS, ROUND_TOKENS = 10, 400, 8_000
+EXACT_ROUNDS, EXACT_ASKED, EXACT_PAID, EXACT_TOKENS = 20, 200, 20, 50
 REVOCATIONS, WITHIN_S = 50, 1.0
 HEADERS = {"authorization": f"Bearer {OWNER}"}
 
@@ -51,6 +53,36 @@ async def ask(http: httpx.AsyncClient, server: ServerProcess, r: random.Random) 
         async for _ in answer.aiter_bytes():
             break
     return "left" if answer.status_code == 200 else "refused"
+
+
+@pytest.mark.parametrize("num_servers", [1, 4])
+async def test_exactly_as_many_as_a_budget_pays_for(tmp_path: Path, proof: Proof, num_servers: int) -> None:
+    """200 at once for what pays for 20, again and again: one server alone, and four that share Redis."""
+    body = {"prompt": [104] * 10, "max_tokens": EXACT_TOKENS - 10, "ignore_eos": True}
+    admitted = []
+    with one_or_more(tmp_path, num_servers) as servers:
+        limits = httpx.Limits(max_connections=EXACT_ASKED)
+        async with httpx.AsyncClient(headers=HEADERS, timeout=60, limits=limits) as http:
+            for number in range(1, EXACT_ROUNDS + 1):
+                amount = number * EXACT_PAID * EXACT_TOKENS
+                budget = {"amount": amount, "unit": "tokens", "window": "total", "hard": True}
+                await asyncio.to_thread(limit_tenant, servers, "default", budgets=[budget])
+                urls = [servers[at % num_servers].url + "/v1/completions" for at in range(EXACT_ASKED)]
+                answers = await asyncio.gather(*(http.post(url, json=body) for url in urls))
+                admitted.append(sum(answer.status_code == 200 for answer in answers))
+                refused = {answer.json()["error"]["code"] for answer in answers if answer.status_code != 200}
+                assert refused == {"insufficient_quota"}
+                assert peak_tokens([server.data_dir for server in servers]) == (amount, amount)
+    assert admitted == [EXACT_PAID] * EXACT_ROUNDS
+    proof(
+        f"exact-budget-{num_servers}",
+        f"{EXACT_ASKED} at once for a budget of {EXACT_PAID}: exactly {EXACT_PAID} are let in.",
+        servers=num_servers,
+        rounds=EXACT_ROUNDS,
+        requests=EXACT_ROUNDS * EXACT_ASKED,
+        admitted_least=min(admitted),
+        admitted_most=max(admitted),
+    )
 
 
 async def test_one_budget_for_four_servers(tmp_path: Path, proof: Proof) -> None:

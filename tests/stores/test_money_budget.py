@@ -14,9 +14,8 @@ import httpx
 import pytest
 
 from support.administrator import OWNER
-from support.fleet import fleet, limit_tenant, peak_cost
-from support.redis import RedisProcess
-from support.server import ServerProcess, free_port
+from support.fleet import limit_tenant, one_or_more, peak_cost
+from support.server import ServerProcess
 
 PRICES = {
     "version": "1",
@@ -36,20 +35,8 @@ def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Ser
     """One counts by itself, four in Redis."""
     (tmp_path / "prices.json").write_text(json.dumps(PRICES))
     env = {"FOREBAY_SERVED_MODEL_NAMES": "cheap,dear", "FOREBAY_PRICES_FILE": str(tmp_path / "prices.json")}
-    if request.param == 1:
-        env |= {"FOREBAY_API_KEYS": OWNER, "FOREBAY_ADMIN_PORT": str(free_port())}
-        server = ServerProcess(tmp_path / "log", ["--engine", "scripted"], env).start()
-        try:
-            yield [server]
-        finally:
-            server.stop()
-        return
-    redis = RedisProcess(tmp_path / "redis").start()
-    try:
-        with fleet(redis, tmp_path, 4, **env) as running:
-            yield running
-    finally:
-        redis.stop()
+    with one_or_more(tmp_path, request.param, **env) as running:
+        yield running
 
 
 async def ask(http: httpx.AsyncClient, server: ServerProcess, model: str, most: int, *, leave: bool) -> str:

@@ -60,7 +60,9 @@ def test_one_that_fails_half_way_leaves_the_file_as_it_was(old: sqlite3.Connecti
     assert old.execute("SELECT updated_at, colour FROM tenants").fetchall() == [(2, "none")]
 
 
-def test_a_file_that_is_cut_off_in_a_step_is_migrated_by_the_next_start(tmp_path: Path, old: sqlite3.Connection) -> None:
+def test_a_file_that_is_cut_off_in_a_step_is_migrated_by_the_next_start(
+    tmp_path: Path, old: sqlite3.Connection
+) -> None:
     """Nothing of a step counts before all of it does, also for a process that ends within it."""
     before = contents(old)
     with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as cut_off:

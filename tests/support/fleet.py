@@ -11,7 +11,7 @@ from typing import Any
 from forebay.stores.sqlite import open_for_reading
 from support.administrator import OWNER, AdminClient
 from support.redis import RedisProcess
-from support.server import ServerProcess
+from support.server import ServerProcess, free_port
 
 
 @contextmanager
@@ -30,6 +30,25 @@ def fleet(redis: RedisProcess, folder: Path, number: int, **env: str) -> Iterato
     finally:
         for server in servers:
             server.stop()
+
+
+@contextmanager
+def one_or_more(folder: Path, number: int, **env: str) -> Iterator[list[ServerProcess]]:
+    """One server counts by itself, several in a Redis of their own."""
+    if number == 1:
+        env |= {"FOREBAY_API_KEYS": OWNER, "FOREBAY_ADMIN_PORT": str(free_port())}
+        server = ServerProcess(folder / "log", ["--engine", "scripted"], env).start()
+        try:
+            yield [server]
+        finally:
+            server.stop()
+        return
+    redis = RedisProcess(folder / "redis").start()
+    try:
+        with fleet(redis, folder, number, **env) as servers:
+            yield servers
+    finally:
+        redis.stop()
 
 
 def limit_tenant(servers: Sequence[ServerProcess], tenant: str, **limits: Any) -> None:
