@@ -63,7 +63,8 @@ class Drain:
             one.force()
 
     def fail(self, reason: str) -> None:
-        """Something without which there is no service is lost for good: refuse new work and end the process non-zero. The first reason stays."""
+        """Something without which there is no service is lost for good: refuse new work and end the process non-zero.
+        The first reason stays."""
         if self.fatal is None:
             self.fatal = reason
         self.begin()

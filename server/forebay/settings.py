@@ -66,7 +66,7 @@ class Settings(CacheSettings):
     )
     enforce_eager: bool | None = Field(
         None,
-        description="vLLM without torch.compile and CUDA graphs; unset: compiled, unless a CPU's code has no C++ compiler.",
+        description="vLLM without torch.compile and CUDA graphs; unset: compiled where a compiler is found.",
     )
     lazy_load: bool = Field(False, description="Listen at once and load on the first request.")
     engine_restarts: int = Field(1, ge=0, description="How often a dead engine is restarted before the process ends.")

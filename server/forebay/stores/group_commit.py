@@ -8,13 +8,14 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import structlog
 
 from forebay.errors import StorageUnavailable
 from forebay.failpoints import failpoint
+from forebay.stores.handed_over import Done, Write, rank, tell_all, with_outcomes
 from forebay.stores.writing import CALLS, Writing
 
 LINGER_S = 0.01
@@ -43,20 +44,7 @@ PROBE = "INSERT INTO meta (name, value) VALUES ('probe', ?) ON CONFLICT (name) D
 
 T = TypeVar("T")
 
-Done = Callable[[Any], None] | asyncio.Future[Any]
-"""Gets an outcome: what was asked for, or an exception."""
-
 log = structlog.get_logger(__name__)
-
-
-class _Write:
-    __slots__ = ("done", "item", "kept", "writing")
-
-    def __init__(self, writing: Writing, item: Any, done: Done | None, kept: bool) -> None:
-        self.writing = writing
-        self.item = item
-        self.done = done
-        self.kept = kept
 
 
 class GroupCommit:
@@ -77,11 +65,11 @@ class GroupCommit:
         self._connection = connection
         self._on_fatal = on_fatal
         self.loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
-        self._urgent: list[_Write] = []
-        self._lingering: list[_Write] = []
+        self._queue: queue.SimpleQueue[list[Write] | None] = queue.SimpleQueue()
+        self._urgent: list[Write] = []
+        self._lingering: list[Write] = []
         self._reminder: asyncio.TimerHandle | None = None
-        self._kept: list[_Write] = []
+        self._kept: list[Write] = []
         self._num_handed_over = 0
         self._num_taken_care_of = 0
         self._pausing: asyncio.TimerHandle | None = None
@@ -109,7 +97,7 @@ class GroupCommit:
         """
         if self.refusing is not None and not kept:
             raise _unavailable()
-        write = _Write(writing, item, done, kept)
+        write = Write(writing, item, done, kept)
         if done is None:
             self._lingering.append(write)
             if len(self._lingering) == 1:
@@ -200,9 +188,9 @@ class GroupCommit:
             with contextlib.suppress(sqlite3.Error):  # the rows are in the log; the disk's fault is the next commit's
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
-    def _gather(self) -> tuple[list[list[_Write]], bool]:
+    def _gather(self) -> tuple[list[list[Write]], bool]:
         """All that waits, at least something unless the disk is to be asked again; and whether the end has come."""
-        handed_over: list[list[_Write]] = []
+        handed_over: list[list[Write]] = []
         ended = False
         block = self.refusing is None
         with contextlib.suppress(queue.Empty):
@@ -215,10 +203,10 @@ class GroupCommit:
                     handed_over.append(more)
         return handed_over, ended
 
-    def _commit(self, writes: list[_Write]) -> list[_Write]:
+    def _commit(self, writes: list[Write]) -> list[Write]:
         """Commits and tells; returns those that must be tried again."""
-        kinds: dict[Writing, list[_Write]] = {}
-        for write in sorted(writes, key=_rank):
+        kinds: dict[Writing, list[Write]] = {}
+        for write in sorted(writes, key=rank):
             kinds.setdefault(write.writing, []).append(write)
         began = time.perf_counter()
         try:
@@ -243,28 +231,28 @@ class GroupCommit:
         self._tell(outcomes)
         return []
 
-    def _apply(self, kinds: dict[Writing, list[_Write]]) -> list[tuple[_Write, Any]]:
+    def _apply(self, kinds: dict[Writing, list[Write]]) -> list[tuple[Write, Any]]:
         """Durable when it returns, each write with its outcome."""
         if self.refusing is None and len(kinds) == 1:
             ((kind, writes),) = kinds.items()
             items = [write.item for write in writes]
             if kind.is_statement(items):
                 failpoint("in_commit")  # nothing is left between what it writes and its end
-                return _with_outcomes(writes, kind.apply(self._connection, items))
+                return with_outcomes(writes, kind.apply(self._connection, items))
         self._connection.execute("BEGIN IMMEDIATE")
         if self.refusing is not None:
             self._connection.execute(PROBE, (0,))  # a transaction that writes nothing proves nothing
-        outcomes: list[tuple[_Write, Any]] = []
+        outcomes: list[tuple[Write, Any]] = []
         for kind, writes in kinds.items():
-            outcomes += _with_outcomes(writes, kind.apply(self._connection, [write.item for write in writes]))
+            outcomes += with_outcomes(writes, kind.apply(self._connection, [write.item for write in writes]))
         failpoint("in_commit")
         self._connection.execute("COMMIT")
         return outcomes
 
-    def _set_apart(self, writes: list[_Write], exc: Exception) -> list[_Write]:
+    def _set_apart(self, writes: list[Write], exc: Exception) -> list[Write]:
         """One write cannot be applied, whatever the disk does: it fails alone, and the others are committed."""
         if len(writes) > 1:
-            return [again for write in sorted(writes, key=_rank) for again in self._commit([write])]
+            return [again for write in sorted(writes, key=rank) for again in self._commit([write])]
         log.error("write_failed", exc_info=exc)
         self._tell([(writes[0], exc)])
         return []
@@ -280,35 +268,11 @@ class GroupCommit:
             log.error("storage_refuses", error=getattr(exc, "sqlite_errorname", type(exc).__name__), exc_info=exc)
         self.refusing = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
 
-    def _tell(self, outcomes: Iterable[tuple[_Write, Any]]) -> None:
+    def _tell(self, outcomes: Iterable[tuple[Write, Any]]) -> None:
         told = [(write.done, outcome) for write, outcome in outcomes if write.done is not None]
         if told:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                self.loop.call_soon_threadsafe(_tell_all, told)
-
-
-def _with_outcomes(writes: list[_Write], results: Sequence[Any] | None) -> list[tuple[_Write, Any]]:
-    return list(zip(writes, results or [None] * len(writes), strict=True))
-
-
-def _rank(write: _Write) -> int:
-    return write.writing.rank
-
-
-def _tell_all(told: list[tuple[Done, Any]]) -> None:
-    for done, outcome in told:
-        if isinstance(done, asyncio.Future):
-            if done.done():
-                continue
-            if isinstance(outcome, BaseException):
-                done.set_exception(outcome)
-            else:
-                done.set_result(outcome)
-            continue
-        try:
-            done(outcome)
-        except Exception:  # the others are to hear of theirs
-            log.exception("commit_not_heard")
+                self.loop.call_soon_threadsafe(tell_all, told)
 
 
 def _unavailable() -> StorageUnavailable:
