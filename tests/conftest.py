@@ -38,7 +38,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFile:
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left_open() -> Iterator[None]:
-    """What nobody closed fails the last test: xdist's processes tell nothing that is found only when they end."""
+    """What nobody closed fails the last test: of what is found only when a process ends, xdist does not tell."""
     yield
     gc.collect()
 

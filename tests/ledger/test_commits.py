@@ -18,6 +18,7 @@ from forebay.stores.group_commit import WRITE_BACK_MOST, GroupCommit
 from forebay.stores.sqlite import FILE_NAME, open_file
 from forebay.stores.writing import CALLS
 from ledger.test_one_statement import DONE, HELD
+from support.guards import becomes
 
 
 class Book:
@@ -148,8 +149,14 @@ async def test_the_log_is_written_back_outside_of_commits(tmp_path: Path) -> Non
         of.connection.set_trace_callback(said.append)
         for turn in range(4):
             await asyncio.gather(*(of.reserve(f"{turn}-{number}") for number in range(WRITE_BACK_MOST // 2)))
+            wanted = (turn + 1) // 2
+            await becomes(lambda wanted=wanted: num_written_back(said) >= wanted)  # in a moment without writes
         await of.writer.call(lambda file: of.connection.set_trace_callback(None))
-        assert sum("wal_checkpoint" in statement for statement in said) == 2
+        assert num_written_back(said) == 2
+
+
+def num_written_back(statements: list[str]) -> int:
+    return sum("wal_checkpoint" in statement for statement in statements)
 
 
 def test_calls_are_a_kind_of_their_own() -> None:
