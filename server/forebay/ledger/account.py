@@ -187,15 +187,15 @@ class Account:
                 cost=0,
                 cache_kind=None,
             )
-        self._book.pop(self._held.request_id, None)
-        self._tally.settled(generated, self.streams, complete=outcome == "complete" and kind is None)
-        money = 0 if price is None else cost
+        tell = partial(self._on_settled, num_tokens, 0 if price is None else cost)
         failpoint("settling")
         if outcome == "complete" and self._keep_settlement is not None:
-            self._keep_settlement(KeptSettlement(Posting(row, free), partial(self._on_settled, num_tokens, money)))
+            self._keep_settlement(KeptSettlement(Posting(row, free), tell))
         else:
             self._writer.put(self._writes.post, Posting(row, free), kept=True)
-            self._on_settled(num_tokens, money)
+            tell()
+        self._book.pop(self._held.request_id, None)
+        self._tally.settled(generated, self.streams, complete=outcome == "complete" and kind is None)
 
     def void(self) -> None:
         """The reservation was never written, so there is nothing to settle."""

@@ -230,8 +230,8 @@ def _remember(connection: sqlite3.Connection, prices: PriceTable) -> None:
 
 
 def _swept_cost(connection: sqlite3.Connection, held: Reservation, usage: Usage) -> int:
-    """By the table under which the request was admitted, and never more than its settlement would have come to: it may
-    have given back the rest already. Engine time was lost with the process."""
+    """By the table under which the request was admitted, and never more than such an answer's settlement would have
+    come to: it may have given back the rest already. Engine time was lost with the process."""
     if held.price_version is None:
         return 0
     row = connection.execute("SELECT prices FROM price_tables WHERE version = ?", (held.price_version,)).fetchone()

@@ -185,7 +185,9 @@ class GroupCommit:
         self._num_not_written_back += num_writes
         if self._num_not_written_back >= WRITE_BACK_MOST and self._queue.empty():
             self._num_not_written_back = 0
-            with contextlib.suppress(sqlite3.Error):  # the rows are in the log; the disk's fault is the next commit's
+            with contextlib.suppress(
+                *DISKS_FAULT, sqlite3.Error
+            ):  # the rows are in the log; the disk's fault is the next commit's
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _gather(self) -> tuple[list[list[Write]], bool]:
@@ -259,7 +261,7 @@ class GroupCommit:
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):  # SQLite rolls back by itself where it cannot go on
+            with contextlib.suppress(sqlite3.Error, MemoryError):  # SQLite rolls back by itself where it cannot go on
                 self._connection.execute("ROLLBACK")
 
     def _note_refusal(self, exc: Exception) -> None:

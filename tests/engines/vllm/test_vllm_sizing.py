@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import sysconfig
+from pathlib import Path
 
 import pytest
 
 from forebay.engines.model_source import ModelSource
 from forebay.engines.sizing import choose_threads
+from forebay.engines.vllm_impl.compiling import code_folder, obstacle_to_compiling
 from forebay.engines.vllm_impl.environment import lent_environment, vllm_environment
 from forebay.engines.vllm_impl.sizing import KvShape, choose_dtype, engine_args, kv_cache_bytes
 from forebay.engines.vllm_impl.thread_plan import plan_threads
@@ -56,19 +60,39 @@ def test_arguments_on_a_cpu() -> None:
     assert args["max_model_len"] == -1
 
 
+@pytest.mark.skipif(not Path(sysconfig.get_path("include"), "Python.h").is_file(), reason="no headers of Python")
+def test_a_model_is_compiled_where_that_is_possible(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Unless the settings say otherwise; the code is kept beside the models, and the next start finds it."""
+    monkeypatch.delenv("CXX", raising=False)
+    wanted = settings(cache_dir=tmp_path)
+    assert engine_args(wanted, LOCAL, "cpu")["enforce_eager"] is False
+    folder = Path(vllm_environment(wanted, LOCAL, "cpu")["TORCHINDUCTOR_CACHE_DIR"])
+    assert folder.parent == tmp_path / "torch-inductor"
+    assert list(folder.iterdir()) == []  # nothing of the trial is left
+    assert engine_args(settings(enforce_eager=True), LOCAL, "cpu")["enforce_eager"] is True
+
+
 @pytest.mark.parametrize(
-    ("compiler", "asked", "is_eager"),
-    [("python3", None, False), ("no-such-compiler", None, True), ("python3", True, True), ("none", False, False)],
+    ("compiler", "folder", "said"),
+    [
+        ("no-such-compiler", "cache", "no C\\+\\+ compiler of the name 'no-such-compiler'"),
+        ("ccache g++", "cache", "no C\\+\\+ compiler of the name 'ccache g\\+\\+'"),
+        ("false", "cache", "false cannot build"),
+        ("true", "cache", "true cannot build"),  # it made nothing that could be loaded
+        ("true", "file/cache", "code cannot be built in"),
+    ],
 )
-def test_a_model_is_compiled_where_there_is_a_compiler(
-    monkeypatch: pytest.MonkeyPatch, compiler: str, asked: bool | None, is_eager: bool
+def test_where_a_model_cannot_be_compiled_it_runs_uncompiled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str, folder: str, said: str
 ) -> None:
-    """Unless the settings say otherwise; what was compiled is kept beside the models and found at the next start."""
+    """A compiler that is missing or broken, or a folder that takes nothing, keeps no server from starting."""
     monkeypatch.setenv("CXX", compiler)
-    wanted = settings(enforce_eager=asked, cache_dir="/srv/cache")
-    assert engine_args(wanted, LOCAL, "cpu")["enforce_eager"] is is_eager
-    environment = vllm_environment(wanted, LOCAL, "cpu")
-    assert environment.get("TORCHINDUCTOR_CACHE_DIR") == (None if is_eager else "/srv/cache/torch-inductor")
+    (tmp_path / "file").touch()
+    wanted = settings(cache_dir=tmp_path / folder)
+    assert engine_args(wanted, LOCAL, "cpu")["enforce_eager"] is True
+    assert vllm_environment(wanted, LOCAL, "cpu")["TORCHDYNAMO_DISABLE"] == "1"
+    assert re.search(said, obstacle_to_compiling(code_folder(wanted.cache_root)) or "")
+    assert engine_args(settings(enforce_eager=False), LOCAL, "cpu")["enforce_eager"] is False
 
 
 def test_arguments_on_a_gpu() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from forebay.engines.model_source import ModelSource
+from forebay.engines.vllm_impl.compiling import code_folder
 from forebay.engines.vllm_impl.sizing import eager
 from forebay.settings import Settings
 
@@ -44,7 +45,7 @@ def vllm_environment(settings: Settings, source: ModelSource, device: str) -> di
         else:
             # vLLM cannot read what it keeps of code for a CPU, and compiles anew at each start; torch can.
             wanted["VLLM_USE_AOT_COMPILE"] = "0"
-            wanted["TORCHINDUCTOR_CACHE_DIR"] = str(settings.cache_root / "torch-inductor")
+            wanted["TORCHINDUCTOR_CACHE_DIR"] = str(code_folder(settings.cache_root))
     return wanted
 
 

@@ -34,7 +34,8 @@ PARAMETERS = {
 """vLLM's parameter names that a client may have sent, by the name it sent them under."""
 
 
-COMPILERS = ("inductor", "dynamo", "CppCompileError")
+COMPILERS = ("TORCHDYNAMO_VERBOSE", "torch._dynamo", "torch._inductor", "InductorError", "CppCompileError")
+"""In what torch says when code for a model cannot be made."""
 EAGER_ADVICE = "FOREBAY_ENFORCE_EAGER=true runs the model without compiling it."
 KV_CACHE_ADVICE = "Raise FOREBAY_KV_CACHE_MEMORY_MIB or lower FOREBAY_MAX_MODEL_LEN."
 

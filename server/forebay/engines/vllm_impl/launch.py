@@ -23,7 +23,7 @@ import structlog
 from forebay.engines.base import EngineInfo
 from forebay.engines.model_source import ModelSource
 from forebay.engines.text_codec import TextCodec
-from forebay.engines.vllm_impl.compiling import NO_COMPILER
+from forebay.engines.vllm_impl.compiling import code_folder, obstacle_to_compiling
 from forebay.engines.vllm_impl.environment import lent_environment, vllm_environment
 from forebay.engines.vllm_impl.errors import ErrorTable, explain_start
 from forebay.engines.vllm_impl.launched import Launched
@@ -153,7 +153,8 @@ class Launcher:
     def _start(self, output: ProcessOutput) -> Any:
         args = engine_args(self._settings, self._source, self._device)
         if args["enforce_eager"] and self._settings.enforce_eager is None:
-            logger.warning("vllm_uncompiled", reason=NO_COMPILER)
+            obstacle = obstacle_to_compiling(code_folder(self._settings.cache_root))
+            logger.warning("vllm_uncompiled", reason=f"The model runs uncompiled, which is slower: {obstacle}.")
         args["distributed_executor_backend"] = load(GUARDED_EXECUTOR)
         args["additional_config"] = {
             CONFIG_KEY: {

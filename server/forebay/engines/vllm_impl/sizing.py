@@ -8,7 +8,7 @@ from typing import Any
 from forebay.engines.limits import available_memory
 from forebay.engines.model_source import ModelSource
 from forebay.engines.sizing import choose_cpu_dtype, kv_ceiling, useful_kv_tokens
-from forebay.engines.vllm_impl.compiling import can_compile
+from forebay.engines.vllm_impl.compiling import code_folder, obstacle_to_compiling
 from forebay.settings import Settings
 
 MIB = 1 << 20
@@ -59,7 +59,7 @@ def eager(settings: Settings, device: str) -> bool:
     """Compiled, a model makes a third more tokens a second on a CPU, and starts a minute later the first time."""
     if settings.enforce_eager is not None:
         return settings.enforce_eager
-    return device == "cpu" and not can_compile()
+    return device == "cpu" and obstacle_to_compiling(code_folder(settings.cache_root)) is not None
 
 
 def choose_dtype(settings: Settings, device: str) -> str:
