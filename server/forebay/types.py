@@ -140,7 +140,8 @@ class GenerationRequest:
     """One prompt, `num_choices` answers.
 
     `request_id` is ours and unique. `cache_salt` separates prefix caches between tenants. `priority`: lower runs first.
-    `metadata` is the client's, read by the scripted engine alone.
+    `metadata` is the client's, read by the scripted engine alone. `whole`: nobody sees it before its end, so that its
+    deltas may gather.
     """
 
     request_id: str
@@ -150,11 +151,19 @@ class GenerationRequest:
     cache_salt: str | None = None
     priority: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = False
 
     def dispatched(self, priority: int, cache_salt: str) -> GenerationRequest:
         """The same as the engine gets it, once its turn has come."""
         return GenerationRequest(
-            self.request_id, self.prompt, self.sampling, self.num_choices, cache_salt, priority, self.metadata
+            self.request_id,
+            self.prompt,
+            self.sampling,
+            self.num_choices,
+            cache_salt,
+            priority,
+            self.metadata,
+            self.whole,
         )
 
 

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from forebay.engines.mailbox import RELEASE_S, DeltaMailbox, merge_deltas
+from forebay.engines.mailbox import GATHERED, RELEASE_S, DeltaMailbox, merge_deltas
 from forebay.errors import EngineUnavailable
 from forebay.types import Alternative, Delta, EngineTimes, TokenLogprob
 
@@ -183,3 +183,38 @@ async def test_a_producer_that_never_lets_go_is_not_waited_for() -> None:
     async with asyncio.timeout(RELEASE_S + 2):
         await mailbox.aclose()
     assert not never.done()
+
+
+async def test_a_consumer_that_wants_them_whole_is_seldom_woken() -> None:
+    """The first delta comes at once; then those of `GATHERED` tokens together, and what is left with the end."""
+    mailbox = DeltaMailbox(lambda: None, whole=True)
+    read: list[Delta] = []
+
+    async def consume() -> None:
+        read.extend([delta async for delta in mailbox])
+
+    consumer = asyncio.create_task(consume())
+    for number in range(2 * GATHERED + 4):
+        await asyncio.sleep(0)
+        mailbox.put(piece("a") if number else piece("b"))
+        await asyncio.sleep(0)
+    assert [delta.text for delta in read] == ["b", "a" * (GATHERED + 1), "a" * (GATHERED + 1)]
+    mailbox.put(Delta(0, "!", (33,), finish_reason="stop"))
+    mailbox.close()
+    await consumer
+    assert (read[-1].text, read[-1].finish_reason) == ("a!", "stop")
+    assert mailbox.num_tokens == sum(len(delta.token_ids) for delta in read) == 2 * GATHERED + 5
+
+
+async def test_what_has_gathered_comes_before_a_failure() -> None:
+    """An error ends the wait, and hides nothing that came before it."""
+    mailbox = DeltaMailbox(lambda: None, whole=True)
+    mailbox.put(piece("a"))
+    assert (await anext(mailbox)).text == "a"
+    waiting = asyncio.ensure_future(anext(mailbox))
+    await asyncio.sleep(0)
+    mailbox.put(piece("b"))
+    mailbox.fail(EngineUnavailable("gone"))
+    assert (await waiting).text == "b"
+    with pytest.raises(EngineUnavailable):
+        await anext(mailbox)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ transformers = pytest.importorskip("transformers", exc_type=ImportError)
 
 # What follows needs Transformers to be there.
 from forebay.engines.model_source import resolve_model  # noqa: E402
+from forebay.engines.quick import NUM_TRIALS, SHORT_CHARS, SLOW_S  # noqa: E402
 from forebay.engines.text_codec import TextCodec  # noqa: E402
 from forebay.errors import InternalError, InvalidRequest  # noqa: E402
 from forebay.settings import Settings  # noqa: E402
@@ -120,6 +122,70 @@ async def test_what_the_tokenizer_cannot_read_is_refused(codec: TextCodec) -> No
     for outside in (-1, 1 << 40):
         with pytest.raises(InvalidRequest, match="these token ids"):
             await codec.detokenize([outside])
+
+
+def watched(tokenizer: Any, seconds: dict[str, float]) -> tuple[TextCodec, list[str]]:
+    """A codec that writes down in which thread it renders, and takes `seconds` of the CPU for a content."""
+    own, threads = copy.deepcopy(tokenizer), []
+    render = own.apply_chat_template
+
+    def watch(conversation: Any, **kwargs: Any) -> str:
+        threads.append(threading.current_thread().name)
+        end = time.thread_time() + seconds.get(conversation[-1]["content"], 0.0)
+        while time.thread_time() < end:
+            pass
+        return str(render(conversation, **kwargs))
+
+    own.apply_chat_template = watch
+    return TextCodec(own, 5.0), threads
+
+
+async def test_short_conversations_wait_for_no_thread(tokenizer: Any) -> None:
+    """Once a few have been rendered in next to no time, short ones are on the event loop; long ones never are."""
+    codec, threads = watched(tokenizer, {})
+    rendered = [(await codec.render(Chat(MESSAGES))).token_ids for _ in range(NUM_TRIALS + 3)]
+    assert len(set(rendered)) == 1
+    here = threading.current_thread().name
+    assert threads[-2:] == [here, here]
+    assert here not in threads[:NUM_TRIALS]
+    long = ({"role": "user", "content": "water " * SHORT_CHARS},)
+    for chat in (Chat(long), Chat(MESSAGES, template_kwargs={"mood": "x"}), Chat(MESSAGES * 41)):
+        await codec.render(chat)
+        assert threads[-1] != here
+    codec.close()
+
+
+async def test_a_template_that_holds_the_loop_up_does_so_once(tokenizer: Any) -> None:
+    """From then on every conversation is rendered in a thread, where it has a deadline."""
+    codec, threads = watched(tokenizer, {"slow": 2 * SLOW_S})
+    for _ in range(NUM_TRIALS + 2):
+        await codec.render(Chat(MESSAGES))
+    here = threading.current_thread().name
+    await codec.render(Chat(({"role": "user", "content": "slow"},)))
+    assert threads[-1] == here
+    for _ in range(NUM_TRIALS + 1):
+        await codec.render(Chat(MESSAGES))
+        assert threads[-1] != here
+    codec.close()
+
+
+@pytest.mark.parametrize("special", [False, True])
+async def test_short_texts_are_read_as_transformers_reads_them(tokenizer: Any, special: bool) -> None:
+    """By whichever way: special tokens in them, spaces, line breaks, characters of several bytes."""
+    codec = TextCodec(tokenizer, 5.0)
+    for text in ("", " a  b\n", "<|im_start|>x<|endoftext|>", "日本 😀 naïve", "\u0000\ufffd", "x" * (SHORT_CHARS + 1)):
+        assert await codec.tokenize(text, special) == tokenizer.encode(text, add_special_tokens=special)
+    codec.close()
+
+
+async def test_a_tokenizer_that_adds_to_its_librarys_is_asked_itself(tokenizer: Any) -> None:
+    """Some classes of Transformers change what the library's tokenizer makes of a text: then theirs counts."""
+    own = copy.deepcopy(tokenizer)
+    encode = own.encode
+    own.encode = lambda text, **kwargs: [7, *encode(text, **kwargs)]
+    codec = TextCodec(own, 5.0)
+    assert (await codec.tokenize("The river", add_special_tokens=False))[0] == 7
+    codec.close()
 
 
 async def test_a_tokenizer_that_breaks_leaks_nothing(tokenizer: Any) -> None:

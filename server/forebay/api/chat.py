@@ -71,7 +71,9 @@ async def create_chat_completion(
             ask = services.cache.ask_chat(
                 chat, sampling, controls, max_tokens=max_tokens, include_reasoning=include_reasoning
             )
-        asked = GenerationRequest(record.request_id, prompt, sampling, num_choices, metadata=record.metadata)
+        asked = GenerationRequest(
+            record.request_id, prompt, sampling, num_choices, metadata=record.metadata, whole=not record.stream
+        )
         return Work(
             [asked],
             family,

@@ -65,6 +65,7 @@ async def create_completion(
                 ),
                 num_choices,
                 metadata=record.metadata,
+                whole=not record.stream,
             )
             for position, prompt in enumerate(prompts)
         ]

@@ -39,7 +39,8 @@ async def generate(
         sampling = plain_sampling(
             body, engine.info, num_prompt_tokens=len(prompt.token_ids), default_max_tokens=DEFAULT_MAX_TOKENS
         )
-        return Work([GenerationRequest(record.request_id, prompt, sampling)], can_clamp=body.max_tokens is None)
+        asked = GenerationRequest(record.request_id, prompt, sampling, whole=True)
+        return Work([asked], can_clamp=body.max_tokens is None)
 
     generation = await services.pipeline.start(caller, record, 1, prepare)
     async with aclosing(generation):

@@ -37,6 +37,10 @@ _GREEDY = tuple(name for name in _DRAWN if name not in _CHANCE)
 _SHAPES = {greedy: (names, attrgetter(*names)) for greedy, names in ((False, _DRAWN), (True, _GREEDY))}
 """By whether the choice is greedy: which fields count, also those that will be added later, and what reads them."""
 
+_BIAS = "logit_bias"
+_HASHABLE = {greedy: attrgetter(*[name for name in names if name != _BIAS]) for greedy, (names, _) in _SHAPES.items()}
+"""Reads the same but for the one that is a mapping."""
+
 MAX_OWNERS = 4096
 
 
@@ -67,6 +71,13 @@ def chat_question(
     last = chat.messages[-1]
     if last["role"] != "user" or chat.continue_final_message:
         return None
+    text = _plain(last["content"])
+    if len(chat.messages) == 1 and len(last) == 2 and not chat.template_kwargs and not sampling.logit_bias:
+        greedy = sampling.temperature == 0.0
+        return Question(
+            text,
+            _first_turn(chat.add_generation_prompt, include_reasoning, greedy, _HASHABLE[greedy](sampling), max_tokens),
+        )
     rest = {
         "route": "chat",
         "earlier": chat.messages[:-1],
@@ -76,7 +87,7 @@ def chat_question(
         "include_reasoning": include_reasoning,
         "sampling": _parameters(sampling, max_tokens),
     }
-    return Question(_plain(last["content"]), _canonical(rest))
+    return Question(text, _canonical(rest))
 
 
 def completion_question(prompt: Prompt, sampling: Sampling, *, max_tokens: int | None) -> Question | None:
@@ -148,9 +159,9 @@ def _mac(secret: bytes, message: bytes) -> str:
     return hmac.digest(secret, message, "sha256")[: KEY_CHARS // 2].hex()
 
 
-def _parameters(sampling: Sampling, max_tokens: int | None) -> list[Any]:
+def _parameters(sampling: Sampling, max_tokens: int | None) -> tuple[Any, ...]:
     names, read = _SHAPES[sampling.temperature == 0.0]
-    return [names, read(sampling), max_tokens]
+    return names, read(sampling), max_tokens
 
 
 def _plain(text: str) -> str:
@@ -169,6 +180,29 @@ def _plain(text: str) -> str:
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=dict).encode
 """One text for equal values. Not orjson: it writes NaN as null and refuses integers of more than 64 bits."""
+
+
+@lru_cache(maxsize=256)
+def _first_turn(
+    add_generation_prompt: bool,
+    include_reasoning: bool,
+    greedy: bool,
+    hashable: tuple[Any, ...],
+    max_tokens: int | None,
+) -> str:
+    """The `rest` of a first message, which only few parameters tell apart from another's: without a bias."""
+    names, _ = _SHAPES[greedy]
+    at = names.index(_BIAS)
+    rest = {
+        "route": "chat",
+        "earlier": (),
+        "last": {"role": "user"},
+        "add_generation_prompt": add_generation_prompt,
+        "template_kwargs": {},
+        "include_reasoning": include_reasoning,
+        "sampling": (names, (*hashable[:at], {}, *hashable[at:]), max_tokens),
+    }
+    return _canonical(rest)
 
 
 @lru_cache(maxsize=64)

@@ -9,6 +9,8 @@ from forebay.types import Delta, EngineWork
 
 RELEASE_S = 1.0
 """A producer that hangs must not keep an error from its client."""
+GATHERED = 16
+"""Tokens for which a consumer that wants a choice whole is woken, after the first."""
 
 
 def merge_deltas(deltas: list[Delta]) -> Delta:
@@ -35,7 +37,9 @@ class DeltaMailbox:
 
     The producer calls `put`, then once `close` or `fail`; from another thread through `loop.call_soon_threadsafe`.
     Deltas of one choice merge while nobody takes them, so a slow consumer costs memory for its tokens only; the choice
-    that has waited longest is taken first. What was put is delivered before the end or the failure.
+    that has waited longest is taken first. What was put is delivered before the end or the failure. A consumer that
+    wants them `whole` gets the first delta at once, and is then woken by an end or for `GATHERED` tokens: to wake one
+    costs more than everything else about a token.
 
     `aclose` and a cancellation while waiting end it for good: `on_close` is then called, at most once and only if the
     producer had not ended, and later puts are counted in `num_tokens` and dropped. Where `on_close` returns an
@@ -45,15 +49,17 @@ class DeltaMailbox:
     __slots__ = (
         "_error",
         "_loop",
+        "_next_wake",
         "_on_close",
         "_pending",
         "_released",
         "_waiter",
+        "_whole",
         "num_prompt_tokens",
         "num_tokens",
     )
 
-    def __init__(self, on_close: Callable[[], asyncio.Future[None] | None]) -> None:
+    def __init__(self, on_close: Callable[[], asyncio.Future[None] | None], *, whole: bool = False) -> None:
         self.num_tokens = 0
         self.num_prompt_tokens = 0
         """Computed for it; the producer counts them."""
@@ -65,6 +71,9 @@ class DeltaMailbox:
         """The consumer's, while there is nothing for it; its result is the next Delta, None to look again."""
         self._released: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
+        self._whole = whole
+        self._next_wake = 0
+        """Of a consumer that wants them whole: not before so many tokens."""
 
     @property
     def work(self) -> EngineWork:
@@ -76,8 +85,12 @@ class DeltaMailbox:
             return
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            waiter.set_result(delta)
-            return
+            if not self._whole:
+                waiter.set_result(delta)
+                return
+            if delta.finish_reason is not None or self.num_tokens > self._next_wake:
+                self._next_wake = self.num_tokens + GATHERED
+                waiter.set_result(None)
         waiting = self._pending.get(delta.index)
         if waiting is None:
             self._pending[delta.index] = [delta]

@@ -93,15 +93,15 @@ def test_they_are_raised_as_ours(table: ErrorTable) -> None:
     """The original is the cause; ours pass through; what is no one's stays, unless the engine is dead."""
     (dead,) = [kind for kind in classes_of_vllm() if kind.__name__ == "EngineDeadError"]
     with pytest.raises(EngineUnavailable) as raised:
-        table.raise_ours(dead(), "r", dead=False)
+        raise table.ours(dead(), "r", dead=False)
     assert isinstance(raised.value.__cause__, dead)
     for engine_is_dead in (False, True):
         with pytest.raises(Overloaded):
-            table.raise_ours(Overloaded("full"), "r", dead=engine_is_dead)
+            raise table.ours(Overloaded("full"), "r", dead=engine_is_dead)
     with pytest.raises(ZeroDivisionError):
-        table.raise_ours(ZeroDivisionError(), "r", dead=False)
+        raise table.ours(ZeroDivisionError(), "r", dead=False)
     with pytest.raises(EngineUnavailable):
-        table.raise_ours(ZeroDivisionError(), "r", dead=True)
+        raise table.ours(ZeroDivisionError(), "r", dead=True)
 
 
 @pytest.mark.parametrize(

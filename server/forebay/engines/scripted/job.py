@@ -17,6 +17,6 @@ class Job:
     def __init__(self, request: GenerationRequest, directives: Directives, on_close: Callable[[Job], None]) -> None:
         self.request = request
         self.directives = directives
-        self.mailbox = DeltaMailbox(lambda: on_close(self))
+        self.mailbox = DeltaMailbox(lambda: on_close(self), whole=request.whole)
         self.num_open = request.num_choices
         self.closed = False

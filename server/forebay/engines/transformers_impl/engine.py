@@ -154,7 +154,7 @@ class TransformersEngine:
         sequences = parts.sequences.make(request)
         if self._end is not None:
             raise EngineUnavailable(self._end)
-        mailbox = DeltaMailbox(on_close=lambda: self._leave(request.request_id))
+        mailbox = DeltaMailbox(lambda: self._leave(request.request_id), whole=request.whole)
         self._open[request.request_id] = _Open(mailbox, len(sequences))
         parts.built.loop.submit(sequences)
         return mailbox

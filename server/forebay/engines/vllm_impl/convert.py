@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from forebay.engines.vllm_impl.names import OUTPUT_KIND, SAMPLING_PARAMS, load
@@ -53,26 +52,34 @@ class DeltaReader:
         self._started_at = time.monotonic()
         self._first_token_at: dict[int, float] = {}
 
-    def read(self, output: Any) -> Iterator[Delta]:
-        """The Deltas of one RequestOutput, one a choice, in which vLLM has merged the steps since the last one."""
-        if self.num_cached_tokens is None:  # later choices also find what the first one has put into the cache
-            self.num_cached_tokens = output.num_cached_tokens or 0
+    def read(self, output: Any) -> list[Delta]:
+        """The Deltas of one RequestOutput, one a choice."""
+        cached = self.num_cached_tokens
+        if cached is None:  # later choices also find what the first one has put into the cache
+            cached = self.num_cached_tokens = output.num_cached_tokens or 0
+        deltas = []
         for choice in output.outputs:
-            self._first_token_at.setdefault(choice.index, time.monotonic())
-            finish_reason = self._finish_reason(choice.finish_reason)
-            times = self._times(choice.index, output.metrics) if finish_reason is not None else None
-            yield Delta(
-                index=choice.index,
-                text=choice.text,
-                token_ids=tuple(choice.token_ids),
-                logprobs=tuple([self._logprob(*entry) for entry in zip(choice.token_ids, choice.logprobs, strict=True)])
-                if choice.logprobs
-                else (),
-                finish_reason=finish_reason,
-                stop_reason=self._stop_reason(choice.stop_reason),
-                num_cached_tokens=self.num_cached_tokens,
-                times=times,
-            )
+            if choice.index not in self._first_token_at:
+                self._first_token_at[choice.index] = time.monotonic()
+            if choice.finish_reason is None and not choice.logprobs:  # most of them; what a token costs is here
+                deltas.append(Delta(choice.index, choice.text, tuple(choice.token_ids), num_cached_tokens=cached))
+            else:
+                deltas.append(self._read_choice(choice, output.metrics, cached))
+        return deltas
+
+    def _read_choice(self, choice: Any, metrics: Any, num_cached_tokens: int) -> Delta:
+        finish_reason = self._finish_reason(choice.finish_reason)
+        logprobs = zip(choice.token_ids, choice.logprobs, strict=True) if choice.logprobs else ()
+        return Delta(
+            index=choice.index,
+            text=choice.text,
+            token_ids=tuple(choice.token_ids),
+            logprobs=tuple([self._logprob(*entry) for entry in logprobs]),
+            finish_reason=finish_reason,
+            stop_reason=self._stop_reason(choice.stop_reason),
+            num_cached_tokens=num_cached_tokens,
+            times=None if finish_reason is None else self._times(choice.index, metrics),
+        )
 
     def _finish_reason(self, reason: str | None) -> FinishReason | None:
         if reason is None:

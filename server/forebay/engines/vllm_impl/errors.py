@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
 
 import structlog
 
@@ -120,11 +119,12 @@ class ErrorTable:
                 return make(error)
         return None
 
-    def raise_ours(self, error: Exception, request_id: str, *, dead: bool) -> NoReturn:
-        """Raises our error for one of vLLM's, any other as it is. Any failure of a `dead` engine is its death."""
+    def ours(self, error: Exception, request_id: str, *, dead: bool) -> Exception:
+        """Our error for one of vLLM's, any other as it is. Any failure of a `dead` engine is its death."""
         ours = engine_died() if dead and not isinstance(error, ApiError) else self.translate(error)
         if ours is None:
-            raise error
+            return error
         level = logger.info if ours.status < 500 else logger.error
         level("vllm_error", request_id=request_id, kind=type(error).__name__, cause=type(error.__cause__).__name__)
-        raise ours from error
+        ours.__cause__ = error
+        return ours

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -61,7 +62,7 @@ METHODS = (
     VllmName("vllm.v1.engine.async_llm", "AsyncLLM.add_request", ("request_id", "prompt", "params", "priority")),
     VllmName("vllm.v1.engine.async_llm", "AsyncLLM.abort", ("request_id", "internal")),
     VllmName("vllm.v1.engine.async_llm", "AsyncLLM.shutdown", ("timeout",)),
-    VllmName("vllm.v1.engine.output_processor", "RequestOutputCollector", ("request_id",), ("get", "get_nowait")),
+    VllmName("vllm.v1.engine.output_processor", "RequestOutputCollector", ("request_id",), ("put", "get_nowait")),
     VllmName("vllm.v1.engine.output_processor", "OutputProcessor", (), ("get_num_unfinished_requests",)),
     VllmName("vllm.v1.metrics.loggers", "StatLoggerBase.record", ("scheduler_stats", "iteration_stats")),
 )
@@ -96,6 +97,7 @@ USED = (
 )  # fmt: skip
 
 
+@cache
 def load(name: VllmName) -> Any:
     """The object itself; the first call imports vLLM, which takes seconds. Raises ImportError or AttributeError."""
     found: Any = importlib.import_module(name.module)
