@@ -72,7 +72,7 @@ class DeltaMailbox:
         self._released: asyncio.Future[None] | None = None
         self._error: BaseException | None = None
         self._whole = whole
-        self._next_wake = 0
+        self._next_wake = 1
         """Of a consumer that wants them whole: not before so many tokens."""
 
     @property
@@ -88,7 +88,7 @@ class DeltaMailbox:
             if not self._whole:
                 waiter.set_result(delta)
                 return
-            if delta.finish_reason is not None or self.num_tokens > self._next_wake:
+            if delta.finish_reason is not None or self.num_tokens >= self._next_wake:
                 self._next_wake = self.num_tokens + GATHERED
                 waiter.set_result(None)
         waiting = self._pending.get(delta.index)
