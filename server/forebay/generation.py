@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Protocol
 
 from forebay.admission import Ticket
 from forebay.engines.base import EngineInfo
@@ -15,6 +16,17 @@ from forebay.ledger.rows import EngineUse
 from forebay.observe.record import RequestRecord
 from forebay.queued import QueuedDeltas
 from forebay.types import Delta, Deltas, EngineTimes, GenerationRequest, Usage
+
+
+class Sink(Protocol):
+    """Where a stream's deltas go."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes a delta at once."""
+
+    def write(self, delta: Delta) -> None:
+        """Only while it is open."""
 
 
 class Generation:
@@ -133,6 +145,10 @@ class Generation:
         record.uncharged_tokens = generated.total_tokens - charged.total_tokens
         self._account.settle(outcome, billed, generated, finish_reason=record.finish_reason, use=use)
 
+    def hand_to(self, sink: Sink) -> None:
+        """Where an engine's delta needs no waiting it goes to `sink` as it comes, and wakes nobody; iterating gives the
+        others, the last one among them. After the first delta."""
+
     # What its kinds know
 
     def _started(self, prompt: int) -> None:
@@ -174,6 +190,23 @@ class EngineGeneration(Generation):
         self._ticket = ticket
         account.streams = sources
         self._begun = time.perf_counter()
+
+    def hand_to(self, sink: Sink) -> None:
+        source = self._sources[0]
+        if self._deltas is not source:
+            return  # something in between makes other deltas of them
+        account, patience = self._account, self.patience
+
+        def take(delta: Delta) -> bool:
+            if delta.finish_reason is not None or patience.over or not sink.is_open:
+                return False
+            if not account.covers(self._completion_tokens + len(delta.token_ids)):
+                return False
+            self._count(delta)
+            sink.write(delta)
+            return True
+
+        source.hand_to(take)
 
     def _started(self, prompt: int) -> None:
         self._ticket.started(prompt)

@@ -44,6 +44,19 @@ class Cycle(RequestResponseCycle):
         else:
             raise RuntimeError("The response was complete already.")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a piece of a body that goes on can be written at once."""
+        return bool(
+            self.chunked_encoding
+            and not (self.flow.write_paused or self.disconnected or self.response_complete)
+            and self.response_started
+        )
+
+    def write_piece(self, piece: bytes) -> None:
+        """What `send` does with one, only while it is open, for those who cannot wait."""
+        self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+
     def _begin(self, message: Any) -> None:
         """Raises RuntimeError for headers that would end early or begin others (response splitting)."""
         if message["type"] != "http.response.start":

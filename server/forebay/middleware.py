@@ -17,7 +17,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from forebay.api.fields import ignored_header
 from forebay.api.handlers import CLIENT_CLOSED_REQUEST, as_api_error, error_answer, note_error
+from forebay.drain import Drain
 from forebay.errors import BodyTooLarge, HeadersTooLarge, ShuttingDown
+from forebay.http_cycle import Cycle
 from forebay.observe.record import PROBES, SCRAPES, RequestRecord
 from forebay.patience import ClientGone, Patience
 from forebay.services import Services
@@ -61,23 +63,10 @@ class RequestMiddleware:
         state["head"] = head  # of each header the first one
         structlog.contextvars.bind_contextvars(request_id=record.request_id)
 
-        def send_tagged(message: Message) -> Awaitable[None]:
-            if message["type"] == "http.response.start":
-                record.status = message["status"]
-                request_id = record.client_request_id or record.request_id
-                headers = [*message["headers"], (b"x-request-id", request_id.encode()), *record.answer_headers]
-                if ignored := state.get("ignored_params"):
-                    headers.append((b"x-ignored-params", ignored_header(ignored).encode("latin-1")))
-                if self._drain.draining:
-                    headers = [header for header in headers if header[0] != b"connection"]
-                    headers.append((b"connection", b"close"))
-                message["headers"] = headers
-            return send(message)
-
         try:
             app = self._app if FORWARDED.isdisjoint(head) else self._proxied
             with NO_WORK if _path_of(scope) in WATCHING else self._drain.track():
-                await app(scope, receive, send_tagged)
+                await app(scope, receive, TaggedSend(send, record, state, self._drain))
         finally:
             patience.close()
             record.ended = time.perf_counter()
@@ -87,6 +76,35 @@ class RequestMiddleware:
                 record.outcome = "failed"  # cancelled before there was an answer
             if not record.told_elsewhere:
                 self._services.observe(record)
+
+
+class TaggedSend:
+    """An ASGI `send` that names the request in its answer. `cycle` is the connection's end of it, where it leads to one
+    of ours: whoever holds this very `send` may write to it."""
+
+    __slots__ = ("_drain", "_record", "_send", "_state", "cycle")
+
+    def __init__(self, send: Send, record: RequestRecord, state: Mapping[str, Any], drain: Drain) -> None:
+        self._send = send
+        self._record = record
+        self._state = state
+        self._drain = drain
+        end = getattr(send, "__self__", None)
+        self.cycle = end if isinstance(end, Cycle) else None
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            record = self._record
+            record.status = message["status"]
+            request_id = record.client_request_id or record.request_id
+            headers = [*message["headers"], (b"x-request-id", request_id.encode()), *record.answer_headers]
+            if ignored := self._state.get("ignored_params"):
+                headers.append((b"x-ignored-params", ignored_header(ignored).encode("latin-1")))
+            if self._drain.draining:
+                headers = [header for header in headers if header[0] != b"connection"]
+                headers.append((b"connection", b"close"))
+            message["headers"] = headers
+        return self._send(message)
 
 
 class ErrorMiddleware:

@@ -8,7 +8,7 @@ import hmac
 from forebay.engines.base import Engine
 from forebay.failpoints import failpoint
 from forebay.tenants.fairness import FairQueue, Turn
-from forebay.types import NO_WORK, Caller, CountedDeltas, Delta, EngineWork, GenerationRequest
+from forebay.types import NO_WORK, Caller, CountedDeltas, Delta, EngineWork, GenerationRequest, Take
 
 MAX_SALTS = 1024
 
@@ -92,6 +92,19 @@ class QueuedDeltas:
         if delta.finish_reason is not None:
             turn.ended()
         return delta
+
+    def hand_to(self, take: Take) -> None:
+        """What the engine gives while a consumer waits is offered to `take`. After the first read."""
+        source = self._source
+        assert source is not None
+
+        def offered(delta: Delta) -> bool:
+            if not take(delta):
+                return False
+            self._count(source)
+            return True
+
+        source.take = offered
 
     def _count(self, source: CountedDeltas) -> None:
         """What the engine has generated, read or not."""

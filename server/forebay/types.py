@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -245,8 +245,15 @@ class EngineWork:
 NO_WORK = EngineWork()
 
 
+Take = Callable[[Delta], bool]
+"""Offered a delta; whether it has taken it. It does not wait."""
+
+
 class CountedDeltas(Deltas, Protocol):
     """What an engine gives. It is closed in any case, also when it was never read."""
+
+    take: Take | None
+    """A consumer's that waits for a delta: it is woken only for one that this does not take. None takes none."""
 
     @property
     def num_tokens(self) -> int:

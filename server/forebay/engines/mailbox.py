@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from forebay.types import Delta, EngineWork
+from forebay.types import Delta, EngineWork, Take
 
 RELEASE_S = 1.0
 """A producer that hangs must not keep an error from its client."""
@@ -57,12 +57,14 @@ class DeltaMailbox:
         "_whole",
         "num_prompt_tokens",
         "num_tokens",
+        "take",
     )
 
     def __init__(self, on_close: Callable[[], asyncio.Future[None] | None], *, whole: bool = False) -> None:
         self.num_tokens = 0
         self.num_prompt_tokens = 0
         """Computed for it; the producer counts them."""
+        self.take: Take | None = None
         self._loop = asyncio.get_running_loop()
         self._on_close: Callable[[], asyncio.Future[None] | None] | None = on_close
         """None once the producer has ended or was told to: whoever it belongs to is free to go."""
@@ -86,7 +88,8 @@ class DeltaMailbox:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             if not self._whole:
-                waiter.set_result(delta)
+                if self.take is None or not self._is_taken(delta, waiter):
+                    waiter.set_result(delta)
                 return
             if delta.finish_reason is not None or self.num_tokens >= self._next_wake:
                 self._next_wake = self.num_tokens + GATHERED
@@ -97,6 +100,15 @@ class DeltaMailbox:
         else:
             waiting.append(delta)
 
+    def _is_taken(self, delta: Delta, waiter: asyncio.Future[Delta | None]) -> bool:
+        """What goes wrong is the consumer's to hear of, not the producer's."""
+        assert self.take is not None
+        try:
+            return self.take(delta)
+        except Exception as exc:
+            waiter.set_exception(exc)
+            return True
+
     def fail(self, error: BaseException) -> None:
         """Ends with `error`, raised to the consumer after what was put; without effect if already ended."""
         if self._on_close is not None:
@@ -105,7 +117,7 @@ class DeltaMailbox:
 
     def close(self) -> None:
         """Ends without error, after what was put; without effect if already ended."""
-        self._on_close = None
+        self._on_close = self.take = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -142,7 +154,7 @@ class DeltaMailbox:
 
     def _leave(self) -> None:
         self._pending.clear()
-        self._error = None
+        self._error = self.take = None
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             self._released = on_close()

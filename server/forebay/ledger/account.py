@@ -19,7 +19,7 @@ from forebay.types import Usage
 ALLOWANCE = 16
 """Tokens that may be on their way to a client before a checkpoint of them is durable; none in strict mode."""
 
-ASK_AFTER = 8
+ASK_AFTER = 12
 """Tokens after which a checkpoint is asked for, so that it is durable before anybody has to wait for it."""
 
 Outcome = Literal["complete", "client_gone", "failed"]

@@ -13,7 +13,7 @@ from forebay.engines.mailbox import DeltaMailbox
 from forebay.engines.vllm_impl.convert import DeltaReader, sampling_params
 from forebay.engines.vllm_impl.launched import Launched
 from forebay.engines.vllm_impl.names import TOKENS_INPUT, load
-from forebay.types import NO_WORK, Delta, EngineWork, GenerationRequest
+from forebay.types import NO_WORK, Delta, EngineWork, GenerationRequest, Take
 
 logger = structlog.get_logger(__name__)
 
@@ -36,6 +36,14 @@ class VllmDeltas:
         self._mailbox = DeltaMailbox(self._leave, whole=request.whole)
         self._adding: asyncio.Task[str | None] | None = None
         self._aborting: asyncio.Task[None] | None = None
+
+    @property
+    def take(self) -> Take | None:
+        return self._mailbox.take
+
+    @take.setter
+    def take(self, take: Take | None) -> None:
+        self._mailbox.take = take
 
     @property
     def num_tokens(self) -> int:
