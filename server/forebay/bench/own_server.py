@@ -21,6 +21,7 @@ READY_TIMEOUT_S = 240.0
 CPU_CLOCK = 2
 """In the number of another process's clock, all its threads' time (CPUCLOCK_SCHED of the kernel's posix-timers)."""
 PRICES = {"version": "1", "models": {"*": {"prompt": 100_000, "completion": 400_000}}}
+FOREBAY, YARDSTICK = ("-m", "forebay"), ("-m", "forebay.bench.yardstick")
 GENEROUS = ("--rpm", "100000000", "--tpm", "10000000000", "--concurrency", "100000")
 BUDGETS = ("--budget", "1000000000/month", "--budget", "1000000000000tokens/day")
 
@@ -56,15 +57,17 @@ class OwnServer:
 
 
 @contextmanager
-def accounting_server(*flags: str, core: int | None = None) -> Iterator[OwnServer]:
-    """`forebay serve` with these flags and all that users have: a key with every limit and budget, prices, a ledger."""
+def accounting_server(*flags: str, core: int | None = None, program: Sequence[str] = FOREBAY) -> Iterator[OwnServer]:
+    """`forebay serve` with these flags and all that users have: a key with every limit and budget, prices, a ledger.
+
+    `program`: what Python runs as Forebay."""
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as name:
         folder = Path(name)
         prices = folder / "prices.json"
         prices.write_bytes(orjson.dumps(PRICES))
         env = {"FOREBAY_DATA_DIR": str(folder / "data"), "FOREBAY_PRICES_FILE": str(prices)}
         key = _create_key(env)
-        with _running(["serve", *flags], folder, env, core, key) as server:
+        with _running([*program, "serve", *flags], folder, env, core, key) as server:
             yield server
 
 
@@ -74,7 +77,7 @@ def open_server(*flags: str, core: int | None = None, settings: Mapping[str, str
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as name:
         folder = Path(name)
         env = {"FOREBAY_DATA_DIR": str(folder / "data"), **(settings or {})}
-        with _running(["serve", *flags], folder, env, core, None) as server:
+        with _running([*FOREBAY, "serve", *flags], folder, env, core, None) as server:
             yield server
 
 
@@ -83,7 +86,7 @@ def yardstick_server(core: int | None = None) -> Iterator[OwnServer]:
     """The raw ASGI app of `yardstick.py`."""
     with (
         tempfile.TemporaryDirectory(prefix="forebay-bench-") as name,
-        _running([], Path(name), {}, core, None) as server,
+        _running(YARDSTICK, Path(name), {}, core, None) as server,
     ):
         yield server
 
@@ -92,12 +95,11 @@ def yardstick_server(core: int | None = None) -> Iterator[OwnServer]:
 def _running(
     words: Sequence[str], folder: Path, env: Mapping[str, str], core: int | None, key: str | None
 ) -> Iterator[OwnServer]:
-    """`forebay WORDS`, or without words the yardstick."""
+    """What Python runs by these words and a port."""
     port = free_port()
-    program = ["-m", "forebay", *words, "--port", str(port)] if words else ["-m", "forebay.bench.yardstick", str(port)]
     environment = child_environment({"FOREBAY_LOG_FORMAT": "json", "FOREBAY_ADMIN_PORT": "0", **env})
     ready_url = f"http://127.0.0.1:{port}/ready"
-    command = [sys.executable, *program]
+    command = [sys.executable, *words, "--port", str(port)]
     with running(command, environment, ready_url, folder / "log", READY_TIMEOUT_S, core) as process:
         yield OwnServer(process, port, Path(env.get("FOREBAY_DATA_DIR", folder)), key, core)
 

@@ -63,4 +63,4 @@ async def _answer(usage: dict[str, int], send: Callable[[Message], Awaitable[Non
 
 if __name__ == "__main__":
     quiet: dict[str, Any] = {"log_config": None, "access_log": False}
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), loop="uvloop", http="httptools", **quiet)
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[-1]), loop="uvloop", http="httptools", **quiet)

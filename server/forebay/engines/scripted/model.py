@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
@@ -15,6 +16,11 @@ NUM_STATES = 256
 NUM_EOS_STATES = 2
 """States in which the model wants to end: a greedy answer has 128 tokens in the mean."""
 MAX_TEMPERATURES = 8
+PARTS = 64
+
+Distribution = tuple["array[float]", float, "array[int]"]
+"""The running sum of the unnormalised probabilities in order of token ids, its last value, and for a number from each
+of `PARTS` parts of [0, 1) where in it to begin to look: the sums of all states are more than a core's cache holds."""
 
 _MASK = (1 << 60) - 1
 _FACTOR = 0x5851F42D4C957F2D & _MASK
@@ -34,7 +40,7 @@ class PseudoModel:
         """By state, then by token id."""
         self.greedy: list[int] = [_argmax(logits) for logits in self.logits]
         """The most likely token by state."""
-        self.cumulative = lru_cache(MAX_TEMPERATURES)(self._cumulative)
+        self.distributions = lru_cache(MAX_TEMPERATURES)(self._distributions)
 
     def start(self, token_ids: Iterable[int]) -> int:
         """The context after a prompt; one that does not end the answer before it began."""
@@ -57,24 +63,27 @@ class PseudoModel:
 
         `uniform` draws a number from [0, 1) for each token; without it each is the most likely one.
         """
-        greedy, cumulative = self.greedy, [] if uniform is None else self.cumulative(temperature)
+        greedy, distributions = self.greedy, [] if uniform is None else self.distributions(temperature)
         token_ids: list[int] = []
         for _ in range(num_tokens):
             state = (context >> _SHIFT) % NUM_STATES
             if uniform is None:
                 token = greedy[state]
             else:
-                running_sum = cumulative[state]  # `bisect_right` steps over tokens without mass
-                token = bisect_right(running_sum, uniform() * running_sum[-1])
+                running_sum, total, guide = distributions[state]
+                number = uniform()
+                part = int(number * PARTS)
+                # `bisect_right` steps over tokens without mass.
+                token = bisect_right(running_sum, number * total, guide[part], guide[part + 1])
             context = ((context ^ token) * _FACTOR + 1) & _MASK
             token_ids.append(token)
             if token in ends:
                 break
         return token_ids, context
 
-    def _cumulative(self, temperature: float) -> list[list[float]]:
-        """By state: the running sum of the unnormalised probabilities at `temperature`, in order of token ids."""
-        return [list(accumulate(weights(logits, temperature))) for logits in self.logits]
+    def _distributions(self, temperature: float) -> list[Distribution]:
+        """By state."""
+        return [_distribution(weights(logits, temperature)) for logits in self.logits]
 
 
 def advance(context: int, token: int) -> int:
@@ -89,6 +98,13 @@ def weights(logits: list[float], temperature: float) -> list[float]:
     """Probabilities up to a factor."""
     peak = max(logits)
     return [math.exp((logit - peak) / temperature) for logit in logits]
+
+
+def _distribution(mass: list[float]) -> Distribution:
+    running_sum = array("d", accumulate(mass))
+    total = running_sum[-1]
+    places = [bisect_right(running_sum, part / PARTS * total) for part in range(PARTS)]
+    return running_sum, total, array("H", [*places, len(mass)])
 
 
 def _logits(draw: random.Random, state: int) -> list[float]:
