@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -18,14 +18,14 @@ from forebay.queued import QueuedDeltas
 from forebay.types import Delta, Deltas, EngineTimes, GenerationRequest, Usage
 
 
-class Sink(Protocol):
-    """Where a stream's deltas go."""
+class Connection(Protocol):
+    """A client's, in the middle of an answer."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes a delta at once."""
+        """Whether it takes a piece at once."""
 
-    def write(self, delta: Delta) -> None:
+    def write_piece(self, piece: bytes) -> None:
         """Only while it is open."""
 
 
@@ -145,9 +145,9 @@ class Generation:
         record.uncharged_tokens = generated.total_tokens - charged.total_tokens
         self._account.settle(outcome, billed, generated, finish_reason=record.finish_reason, use=use)
 
-    def hand_to(self, sink: Sink) -> None:
-        """Where an engine's delta needs no waiting it goes to `sink` as it comes, and wakes nobody; iterating gives the
-        others, the last one among them. After the first delta."""
+    def hand_to(self, connection: Connection, chunk: Callable[[Delta], bytes]) -> None:
+        """Where an engine's delta needs no waiting its `chunk` is written as it comes, and nobody is woken; iterating
+        gives the others, the last one among them. After the first delta."""
 
     # What its kinds know
 
@@ -191,19 +191,20 @@ class EngineGeneration(Generation):
         account.streams = sources
         self._begun = time.perf_counter()
 
-    def hand_to(self, sink: Sink) -> None:
+    def hand_to(self, connection: Connection, chunk: Callable[[Delta], bytes]) -> None:
         source = self._sources[0]
         if self._deltas is not source:
             return  # something in between makes other deltas of them
         account, patience = self._account, self.patience
 
         def take(delta: Delta) -> bool:
-            if delta.finish_reason is not None or patience.over or not sink.is_open:
+            if delta.finish_reason is not None or patience.over or not connection.is_open:
                 return False
             if not account.covers(self._completion_tokens + len(delta.token_ids)):
                 return False
             self._count(delta)
-            sink.write(delta)
+            if piece := chunk(delta):
+                connection.write_piece(piece)
             return True
 
         source.hand_to(take)

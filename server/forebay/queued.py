@@ -101,7 +101,9 @@ class QueuedDeltas:
         def offered(delta: Delta) -> bool:
             if not take(delta):
                 return False
-            self._count(source)
+            num_tokens = len(delta.token_ids)
+            self._turn.generated(num_tokens)
+            self._num_counted += num_tokens
             return True
 
         source.take = offered

@@ -219,3 +219,48 @@ async def test_what_has_gathered_comes_before_a_failure() -> None:
     assert (await waiting).text == "b"
     with pytest.raises(EngineUnavailable):
         await anext(mailbox)
+
+
+async def test_what_is_taken_wakes_nobody() -> None:
+    """A waiting consumer's `take` is offered each delta; it is woken for one that is not taken, and misses none."""
+    mailbox, taken = DeltaMailbox(lambda: None), list[str]()
+
+    def take(delta: Delta) -> bool:
+        if delta.text == "c":
+            return False
+        taken.append(delta.text)
+        return True
+
+    mailbox.take = take
+    mailbox.put(piece("_"))
+    assert not taken, "nobody waited"
+    assert (await anext(mailbox)).text == "_"
+    waiting = asyncio.ensure_future(anext(mailbox))
+    await asyncio.sleep(0)
+    for text in "abcde":
+        mailbox.put(piece(text))
+    assert taken == ["a", "b"]
+    assert (await waiting).text == "c"
+    assert (await anext(mailbox)).text == "de"
+    assert mailbox.num_tokens == 6
+
+
+async def test_what_goes_wrong_with_a_delta_is_its_consumers(caplog: pytest.LogCaptureFixture) -> None:
+    """The producer hears nothing of it; a reader that has left is offered nothing more."""
+    aborts: list[str] = []
+    mailbox = DeltaMailbox(lambda: aborts.append("abort"))
+    offered: list[str] = []
+
+    def take(delta: Delta) -> bool:
+        offered.append(delta.text)
+        raise ZeroDivisionError
+
+    mailbox.take = take
+    waiting = asyncio.ensure_future(anext(mailbox))
+    await asyncio.sleep(0)
+    mailbox.put(piece("a"))
+    with pytest.raises(ZeroDivisionError):
+        await waiting
+    await mailbox.aclose()
+    mailbox.put(piece("b"))
+    assert (offered, aborts, mailbox.num_tokens) == (["a"], ["abort"], 2)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 import anyio
 import orjson
@@ -99,7 +97,7 @@ class EventStream(EventSourceResponse):
             with patience:
                 await send(_body(self._chunk(await self._first)))
                 if (cycle := getattr(send, "cycle", None)) is not None:
-                    generation.hand_to(_Pieces(self._chunk, cycle))
+                    generation.hand_to(cycle, self._chunk)
                 async for delta in generation:
                     if patience.over:  # a task whose next delta is always there is never interrupted
                         await asyncio.sleep(0)
@@ -128,33 +126,6 @@ class EventStream(EventSourceResponse):
 
     def _chunk(self, delta: Delta) -> bytes:
         return self._frames.frames(delta, self._generation.usage if self._frames.continuous_usage else None)
-
-
-class _Connection(Protocol):
-    """`forebay.http_cycle.Cycle`."""
-
-    @property
-    def is_open(self) -> bool: ...
-
-    def write_piece(self, piece: bytes) -> None: ...
-
-
-class _Pieces:
-    """Writes the deltas that nobody need wait for to the connection, where waking this task costs more than they do."""
-
-    __slots__ = ("_chunk", "_cycle")
-
-    def __init__(self, chunk: Callable[[Delta], bytes], cycle: _Connection) -> None:
-        self._chunk = chunk
-        self._cycle = cycle
-
-    @property
-    def is_open(self) -> bool:
-        return self._cycle.is_open
-
-    def write(self, delta: Delta) -> None:
-        if chunk := self._chunk(delta):
-            self._cycle.write_piece(chunk)
 
 
 def _body(chunk: bytes, *, more: bool = True) -> Message:

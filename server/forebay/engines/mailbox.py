@@ -88,8 +88,11 @@ class DeltaMailbox:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             if not self._whole:
-                if self.take is None or not self._is_taken(delta, waiter):
-                    waiter.set_result(delta)
+                try:
+                    if self.take is None or not self.take(delta):
+                        waiter.set_result(delta)
+                except Exception as exc:  # the consumer's to hear of, not the producer's
+                    waiter.set_exception(exc)
                 return
             if delta.finish_reason is not None or self.num_tokens >= self._next_wake:
                 self._next_wake = self.num_tokens + GATHERED
@@ -99,15 +102,6 @@ class DeltaMailbox:
             self._pending[delta.index] = [delta]
         else:
             waiting.append(delta)
-
-    def _is_taken(self, delta: Delta, waiter: asyncio.Future[Delta | None]) -> bool:
-        """What goes wrong is the consumer's to hear of, not the producer's."""
-        assert self.take is not None
-        try:
-            return self.take(delta)
-        except Exception as exc:
-            waiter.set_exception(exc)
-            return True
 
     def fail(self, error: BaseException) -> None:
         """Ends with `error`, raised to the consumer after what was put; without effect if already ended."""
