@@ -1,5 +1,4 @@
-"""Text to tokens and back through the model's own tokenizer and chat template, off the event loop where it may take
-long."""
+"""Text to tokens and back by the model's own tokenizer and chat template, off the event loop unless it takes no time."""
 
 from __future__ import annotations
 
