@@ -1,4 +1,4 @@
-"""Text to tokens and back by the model's own tokenizer and chat template, off the event loop unless it takes no time."""
+"""Text to tokens and back by the model's own tokenizer and chat template, off the event loop unless it is short."""
 
 from __future__ import annotations
 
