@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from forebay.admission import Admission, Ticket
@@ -119,7 +120,8 @@ class Cached:
         if share.ticket is None:
             share.ticket = self._admission.enter(1, caller)
             share.ticket.wait([work.prompt_tokens])
-        source = self._line.join(engine, caller, work.requests[0])
+        request = replace(work.requests[0], whole=False)  # a stream may read along
+        source = self._line.join(engine, caller, request)
         (deltas,) = tell_apart(work, [source], engine)
         return deltas, source
 

@@ -8,6 +8,10 @@ import pytest
 from openai import BadRequestError, OpenAI
 from openai.types.chat.chat_completion import Choice
 
+from forebay.api.sampling import plain_sampling
+from forebay.api.schemas import GenerateRequest
+from forebay.engines.base import EngineInfo
+
 ASK: list[Any] = [{"role": "user", "content": "Where does the water go?"}]
 EXTRA = (
     "min_tokens",
@@ -164,3 +168,11 @@ def test_what_contradicts_itself_or_the_model_is_refused(client: OpenAI, fields:
     with pytest.raises(BadRequestError) as caught:
         ask(client, **fields)
     assert caught.value.param == param
+
+
+def test_a_zero_below_zero_is_a_zero() -> None:
+    """JSON has both, and what is greedy with one is the same question with the other."""
+    info = EngineInfo("scripted", "m", None, 4096, 1000, 4, "cpu", "float32")
+    body = GenerateRequest(prompt="x", temperature=-0.0)
+    sampling = plain_sampling(body, info, num_prompt_tokens=1, default_max_tokens=4)
+    assert str(sampling.temperature) == "0.0"

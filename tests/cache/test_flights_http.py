@@ -48,6 +48,18 @@ def test_a_hundred_ask_and_the_engine_runs_once(asker: Asker, witness: Witness, 
     assert asker.ledger.num_open() == 0
 
 
+def test_a_stream_reads_along_token_by_token(asker: Asker, witness: Witness, question: str) -> None:
+    """Also where the answer was begun for one who wants it whole."""
+    seen = witness.seen()
+    with ThreadPoolExecutor(2) as pool:
+        whole = pool.submit(asker.ask, question, metadata={**LATE, "forebay_inter_token_ms": "10"})
+        witness.wait_for(witness.newest(seen), "start")
+        streamed = asker.ask(question, stream=True, metadata={**LATE, "forebay_inter_token_ms": "10"})
+        assert text_of(whole.result()) == text_of(streamed) == TEXT
+    assert len(witness.seen() - seen) == 1
+    assert streamed.content.count(b"data: ") > LAST / 2
+
+
 @pytest.mark.parametrize("num_tokens", [0, 1, 12, LAST])
 def test_what_fails_is_begun_again(asker: Asker, witness: Witness, question: str, num_tokens: int) -> None:
     """By one of those who read along, who then pays as one who generates; whoever began first pays for what he got as

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import unicodedata
 from datetime import date
 from typing import Any
@@ -139,6 +140,16 @@ def test_scopes_are_told_apart_by_all_that_surrounds_the_text() -> None:
     for one, another in itertools.combinations(found, 2):
         assert one.scope != another.scope
         assert one.exact != another.exact
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(16, seed=7, stop=("x",)), Sampling(9, logit_bias={7: 1.0})])
+def test_a_first_message_is_asked_like_a_later_one(sampling: Sampling) -> None:
+    """What its answer depends on is written down in the same way, whether it was looked up or made anew."""
+    first, later = (json.loads(asked(earlier=earlier, sampling=sampling).rest) for earlier in ((), (SYSTEM,)))
+    assert first.pop("earlier") == []
+    assert later.pop("earlier") == [SYSTEM]
+    assert first == later
+    assert asked(earlier=(), sampling=sampling) == asked(earlier=(), sampling=sampling)
 
 
 def test_another_embedder_searches_a_scope_of_its_own() -> None:

@@ -46,7 +46,7 @@ def to_sampling(
     return Sampling(
         max_tokens=max_tokens,
         min_tokens=body.min_tokens or 0,
-        temperature=1.0 if body.temperature is None else body.temperature,
+        temperature=1.0 if body.temperature is None else body.temperature or 0.0,  # JSON has a zero below zero
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=body.top_k if body.top_k is not None and body.top_k > 0 else None,
         min_p=body.min_p or 0.0,
@@ -71,7 +71,7 @@ def plain_sampling(
         max_tokens=fit_context(
             info, num_prompt_tokens, body.max_tokens, default_max_tokens, param="max_tokens", prompt_param="prompt"
         ),
-        temperature=1.0 if body.temperature is None else body.temperature,
+        temperature=1.0 if body.temperature is None else body.temperature or 0.0,  # JSON has a zero below zero
         top_p=1.0 if body.top_p is None else body.top_p,
         stop=to_stop(body.stop),
     )

@@ -84,8 +84,8 @@ class TextCodec:
 
     async def tokenize(self, text: str, add_special_tokens: bool) -> list[int]:
         if self._quick.may_read(len(text)):
-            return self._encode(text, add_special_tokens)
-        return await (await self._begin(partial(self._encode, text, add_special_tokens)))
+            return self._read(text, add_special_tokens)
+        return await (await self._begin(partial(self._read, text, add_special_tokens)))
 
     async def detokenize(self, token_ids: list[int]) -> str:
         return await (await self._begin(partial(self._decode, token_ids)))
@@ -102,6 +102,10 @@ class TextCodec:
             raise Overloaded(
                 "The server is busy reading other requests' texts.", retry_after_s=self._render_timeout_s
             ) from None
+
+    def _read(self, text: str, add_special_tokens: bool) -> list[int]:
+        with self._quick.trial(len(text)):
+            return self._encode(text, add_special_tokens)
 
     def _encode(self, text: str, add_special_tokens: bool) -> list[int]:
         with _translated("The tokenizer cannot read this text."):

@@ -11,6 +11,7 @@ import structlog
 
 from forebay.engines.mailbox import DeltaMailbox
 from forebay.engines.vllm_impl.convert import DeltaReader, sampling_params
+from forebay.engines.vllm_impl.errors import engine_died
 from forebay.engines.vllm_impl.launched import Launched
 from forebay.engines.vllm_impl.names import TOKENS_INPUT, load
 from forebay.types import NO_WORK, Delta, EngineWork, GenerationRequest, Take
@@ -88,6 +89,9 @@ class VllmDeltas:
                 sampling_params(request, request.num_choices // self._copies),
                 priority=request.priority,
             )
+        except asyncio.CancelledError:  # vLLM closes its sockets
+            self._fail(engine_died())
+            raise
         except Exception as exc:
             self._fail(exc)
             return None
@@ -128,5 +132,5 @@ class VllmDeltas:
         try:
             if (request_id := await adding) is not None:
                 await self._launched.llm.abort(request_id, internal=True)
-        except Exception as exc:  # it failed or died, and nobody waits for it any more
+        except (Exception, asyncio.CancelledError) as exc:  # it failed or died, and nobody waits for it any more
             logger.debug("closed_after_failure", request_id=self._request.request_id, kind=type(exc).__name__)
