@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
 from forebay.app import create_app
-from forebay.middleware import RequestMiddleware
+from forebay.drain import Drain
+from forebay.http_cycle import Cycle
+from forebay.middleware import RequestMiddleware, TaggedSend
+from forebay.observe.record import RequestRecord
 from forebay.services import build_services
 from forebay.settings import Settings
 
@@ -53,3 +57,11 @@ async def test_a_failure_behind_fastapi_has_our_error_body() -> None:
     assert answer.headers["x-request-id"] in error["message"]
     assert "secret" not in answer.text
     await app.services.close()
+
+
+def test_only_the_requests_own_send_leads_to_its_connection() -> None:
+    """Who holds it may write frames past it; one that is wrapped, as for an Idempotency-Key or CORS, leads nowhere."""
+    cycle = object.__new__(Cycle)
+    record = RequestRecord("id", "POST")
+    assert TaggedSend(cycle.send, record, {}, Drain()).cycle is cycle
+    assert TaggedSend(partial(cycle.send), record, {}, Drain()).cycle is None

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import structlog
 
 SHORT_CHARS = 2_000
-"""What the demo model's tokenizer and template read in 0.2 ms. To wait for a thread costs as much, and beside a busy
-event loop, which holds the interpreter's lock, some milliseconds."""
+"""What the demo model's template and tokenizer read in 0.6 ms, a hundred of them in 0.08 ms. To wait for a thread takes
+0.12 ms, and longer beside a busy event loop, which holds the interpreter's lock."""
 NUM_TRIALS = 3
 QUICK_S, SLOW_S = 0.002, 0.02
 
