@@ -38,7 +38,7 @@ class DeltaMailbox:
     The producer calls `put`, then once `close` or `fail`; from another thread through `loop.call_soon_threadsafe`.
     Deltas of one choice merge while nobody takes them, so a slow consumer costs memory for its tokens only; the choice
     that has waited longest is taken first. What was put is delivered before the end or the failure. A consumer that
-    wants them `whole` gets the first delta at once, and is then woken by an end or for `GATHERED` tokens: each wake is a
+    wants them `whole` gets the first delta at once, and is then woken by an end or for `GATHERED` tokens: a wake is a
     turn of its task.
 
     `aclose` and a cancellation while waiting end it for good: `on_close` is then called, at most once and only if the

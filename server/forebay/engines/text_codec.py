@@ -138,9 +138,9 @@ class TextCodec:
 
 
 def _backend_of(tokenizer: Any) -> Any:
-    """The library's tokenizer inside Transformers', for short texts: 26 us for a hundred characters in place of 38, since
-    Transformers has every text read as a batch, in a pool of threads. None where there is none, or one that does not say
-    the same by itself.
+    """The library's tokenizer inside Transformers', for short texts: 26 us for a hundred characters in place of 38,
+    since Transformers has every text read as a batch, in a pool of threads. None where there is none, or one that does
+    not say the same by itself.
 
     It keeps the interpreter's lock, so long texts are not for it.
     """
