@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvicorn
 
-from forebay.http_protocol import protocol_factory
 from forebay.observe.record import RequestRecord
+from support.listening import listening
 
 MAX_HEADER_BYTES = 4096
 HEAD_TIMEOUT_S = 0.5
@@ -43,13 +41,6 @@ async def echo(
     await send({"type": "http.response.body", "body": answer})
 
 
-class Server(uvicorn.Server):
-    """uvicorn's, leaving the signals to pytest."""
-
-    def capture_signals(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-
 @pytest.fixture
 def records() -> list[RequestRecord]:
     """What the protocol told of its refusals."""
@@ -58,16 +49,9 @@ def records() -> list[RequestRecord]:
 
 @pytest.fixture
 async def address(records: list[RequestRecord]) -> AsyncIterator[tuple[str, int]]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        factory: Any = protocol_factory(MAX_HEADER_BYTES, records.append, HEAD_TIMEOUT_S)
-        config = uvicorn.Config(
-            echo, http=factory, ws="none", lifespan="off", log_config=None, timeout_keep_alive=KEEP_ALIVE_S
-        )
-        server = Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        yield listener.getsockname()
-        server.should_exit = True
-        await serving
+    bounds = {"max_header_bytes": MAX_HEADER_BYTES, "head_timeout_s": HEAD_TIMEOUT_S}
+    async with listening(echo, records, **bounds, lifespan="off", timeout_keep_alive=KEEP_ALIVE_S) as address:
+        yield address
 
 
 async def exchange(address: tuple[str, int], *pieces: bytes, pause_s: float = 0.0) -> bytes:

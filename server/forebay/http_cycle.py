@@ -12,11 +12,7 @@ BODILESS = frozenset({204, 304})
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's, with heads written in one go, where it searches each header twice for what may not be in it. A head
-    that says how long the body is waits for it: each write is a call of the system, and wakes the client."""
-
-    _head = b""
-    """What is to be written before the body."""
+    """uvicorn's, with heads written in one go, where it searches each header twice for what may not be in it."""
 
     async def receive(self) -> Any:
         message = await super().receive()
@@ -82,10 +78,7 @@ class Cycle(RequestResponseCycle):
         head = b"".join(lines)
         if not head.count(b"\r") == head.count(b"\n") == len(lines) or b"\0" in head:
             raise RuntimeError("A header holds a line break or a NUL.")
-        if self.expected_content_length and self.scope["method"] != "HEAD":
-            self._head = head + b"\r\n"
-        else:
-            self.transport.write(head + b"\r\n")
+        self.transport.write(head + b"\r\n")
 
     def _go_on(self, message: Any) -> None:
         """Raises RuntimeError for a body that is not as long as was said."""
@@ -103,8 +96,7 @@ class Cycle(RequestResponseCycle):
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
                 raise RuntimeError("The body is longer than its Content-Length.")
-            self.transport.write(self._head + body)
-            self._head = b""
+            self.transport.write(body)
         if not more:
             if self.expected_content_length:
                 raise RuntimeError("The body is shorter than its Content-Length.")

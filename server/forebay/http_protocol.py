@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 from uuid import uuid4
 
@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from forebay.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestHeadTimeout, error_body
 from forebay.http_cycle import Cycle
+from forebay.http_writing import GatheringTransport, Turn
 from forebay.observe.record import RequestRecord
 
 HEAD_TIMEOUT_S = 20.0
@@ -35,12 +36,14 @@ def protocol_factory(
 
     It refuses by name what is a little too large; four times the limit, request line included, is cut off here.
     """
+    turn = Turn()
 
     def build(*args: Any, **kwargs: Any) -> BoundedProtocol:
         protocol = BoundedProtocol(*args, **kwargs)
         protocol.max_head_bytes = 4 * max_header_bytes
         protocol.observe = observe
         protocol.head_timeout_s = head_timeout_s
+        protocol.turn = turn
         return protocol
 
     return build
@@ -59,6 +62,7 @@ class BoundedProtocol(HttpToolsProtocol):
     max_head_bytes = 0
     head_timeout_s = HEAD_TIMEOUT_S
     observe: Observe
+    turn: Turn
     _head_bytes = 0
     """At least: of a packet in which something else ended only the rest is head, and counts as one byte."""
     _head_began = 0.0
@@ -73,6 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, GatheringTransport(transport, self.turn))
         self._head_began = time.perf_counter()
         self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
 
