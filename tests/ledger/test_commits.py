@@ -73,6 +73,30 @@ async def test_kinds_that_wait_together_are_one_transaction(tmp_path: Path) -> N
         assert await of.settled() == ["first", "b"]
 
 
+async def test_what_turns_of_the_loop_bring_one_after_another_is_one_commit(tmp_path: Path) -> None:
+    """A commit begins when a turn has brought no more, so that requests which come together wait for one disk."""
+    async with book(tmp_path) as of:
+        num_commits = of.writer.num_commits
+        waiting = []
+        for name in "abcd":
+            waiting.append(of.reserve(name))
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        assert of.writer.num_commits == num_commits + 1
+
+
+async def test_nobody_waits_for_turns_that_always_bring_more(tmp_path: Path) -> None:
+    """After a bound what has gathered is written, however many follow it."""
+    async with book(tmp_path) as of:
+        first, rest = of.reserve("first of many"), []
+        ends = asyncio.get_running_loop().time() + 5
+        while not first.done():
+            assert asyncio.get_running_loop().time() < ends
+            rest.append(of.reserve(f"{len(rest)}"))
+            await asyncio.sleep(0)
+        await asyncio.gather(first, *rest)
+
+
 @pytest.mark.parametrize("error", [ValueError, AttributeError, sqlite3.IntegrityError])
 async def test_a_write_that_cannot_be_applied_fails_alone(tmp_path: Path, error: type[Exception]) -> None:
     """It is told why, once; those beside it are durable, and nothing is refused afterwards."""

@@ -22,6 +22,10 @@ LINGER_S = 0.01
 LINGER_MOST = 32
 """How long writes that nobody waits for gather, and how many of them: few commits, and none that others wait for."""
 
+GATHER_S = 0.002
+"""How long writes that somebody waits for gather at most, while each turn of the loop brings more of them: a commit
+wakes a thread and then the loop, and runs while the loop has little else to do."""
+
 RETRY_S = 0.25
 
 GIVE_WAY_S = 0.002
@@ -107,8 +111,15 @@ class GroupCommit:
             return
         self._urgent.append(write)
         if len(self._urgent) == 1:
-            # Once for all that is ready to be written in this turn of the loop: waking a thread is dear.
-            self.loop.call_soon(self._hand_over_all)
+            self.loop.call_soon(self._hand_over_when_quiet, 0, time.perf_counter() + GATHER_S)
+
+    def _hand_over_when_quiet(self, num_before: int, latest: float) -> None:
+        """Once a turn of the loop has brought no more of them: `num_before` there were when it began."""
+        num_urgent = len(self._urgent)
+        if num_urgent > num_before and time.perf_counter() < latest:
+            self.loop.call_soon(self._hand_over_when_quiet, num_urgent, latest)
+        else:
+            self._hand_over_all()
 
     def _hand_over_all(self) -> None:
         if self._reminder is not None:
