@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import statistics
 import time
@@ -10,9 +11,12 @@ from collections.abc import Iterator
 
 import httpx
 import openai
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from forebay.engines.vllm_impl.thread_plan import plan_threads
+from forebay.settings import Settings
 from support.newcomer import time_newcomer
 from support.server import ServerProcess
 from support.wire import eventually
@@ -147,6 +151,21 @@ def test_the_engines_own_metrics_count_what_was_asked(client: openai.OpenAI, rea
             break
         time.sleep(0.2)
     assert grown == [5.0] * len(names)
+
+
+@pytest.mark.parametrize("real", ["vllm"], indirect=True)
+def test_the_models_threads_have_a_core_each(real: ServerProcess) -> None:
+    """Those that compute and no others: what the engine and the compiler start beside them runs where it likes."""
+    everywhere, cores = os.sched_getaffinity(0), plan_threads(Settings(engine="vllm")).own_cpus
+    if not cores or len(everywhere) == 1:
+        pytest.skip("there are not as many threads as cores, or there is one")
+    assert real.process is not None
+    children = psutil.Process(real.process.pid).children()
+    (engine,) = [child for child in children if "EngineCore" in " ".join(child.cmdline())]
+    affinities = [os.sched_getaffinity(thread.id) for thread in engine.threads()]
+    bound = [cpus for cpus in affinities if cpus != everywhere]
+    assert sorted(bound, key=min) == [{core} for core in sorted(cores)]
+    assert len(affinities) > len(bound)
 
 
 @pytest.mark.parametrize("real", ["vllm"], indirect=True)

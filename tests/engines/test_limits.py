@@ -28,6 +28,7 @@ def test_a_cpu_quota_bounds_the_cores(tmp_path: Path, cpu_max: str, num_cores: i
     cores = usable_cpus(allowed=list(FAR), cgroup=tmp_path)
     assert len(cores) == num_cores
     assert choose_threads(settings(), cores) == (63 if num_cores == 64 else num_cores)
+    assert usable_cpus(with_quota=False, allowed=list(FAR), cgroup=tmp_path) == list(FAR)
 
 
 def test_a_memory_limit_bounds_the_memory(tmp_path: Path) -> None:

@@ -94,12 +94,13 @@ def plan_for(peer: str, plan: Plan) -> Plan:
 def _threads(source: ModelSource) -> dict[str, str]:
     """As many threads as Forebay's engine has here, bound and spinning as they do there."""
     from forebay.engines.vllm_impl.environment import vllm_environment
-    from forebay.engines.vllm_impl.thread_plan import BIND, plan_threads
+    from forebay.engines.vllm_impl.thread_plan import BIND, NOBIND, plan_threads
     from forebay.settings import Settings
 
     asked: dict[str, Any] = {"engine": "vllm"}
     settings = Settings(**asked)
     plan = plan_threads(settings)
-    binding = {BIND: plan.binding} if plan.cpus else {BIND: "nobind", "OMP_NUM_THREADS": str(plan.num_threads)}
+    bound = plan.binding != "none"
+    binding = {BIND: plan.binding} if bound else {BIND: NOBIND, "OMP_NUM_THREADS": str(plan.num_threads)}
     spinning = vllm_environment(settings, source, "cpu").get("GOMP_SPINCOUNT")
     return binding | ({"GOMP_SPINCOUNT": spinning} if spinning else {})

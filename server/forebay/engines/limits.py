@@ -20,9 +20,15 @@ def allowed_cpus() -> list[int]:
 
 
 def usable_cpus(
-    *, one_node: bool = False, allowed: list[int] | None = None, cgroup: Path = CGROUP, nodes: Path = NODES
+    *,
+    one_node: bool = False,
+    with_quota: bool = True,
+    allowed: list[int] | None = None,
+    cgroup: Path = CGROUP,
+    nodes: Path = NODES,
 ) -> list[int]:
-    """Ids of the cores this process may run on, one a physical core, fewer where a CPU quota allows less.
+    """Ids of the cores this process may run on, one a physical core, fewer where a CPU quota allows less: of more cores
+    than that, none is this process's own (`with_quota` false: all that it may run on).
 
     With `one_node` those of the first one's memory node only. `allowed` stands for the CPUs of the process.
     """
@@ -32,7 +38,7 @@ def usable_cpus(
     if node is not None:
         local = set(parse_cpus((node / "cpulist").read_text()))
         cores = [core for core in cores if core in local]
-    quota = _cpu_quota(cgroup)
+    quota = _cpu_quota(cgroup) if with_quota else None
     return cores if quota is None else cores[: max(1, math.ceil(quota))]
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from forebay.engines.limits import usable_cpus
 from forebay.engines.model_source import ModelSource
 from forebay.engines.sizing import choose_threads
+from forebay.engines.vllm_impl import thread_plan
 from forebay.engines.vllm_impl.compiling import code_folder, obstacle_to_compiling
 from forebay.engines.vllm_impl.environment import lent_environment, vllm_environment
 from forebay.engines.vllm_impl.sizing import KvShape, choose_dtype, engine_args, kv_cache_bytes
-from forebay.engines.vllm_impl.thread_plan import plan_threads
+from forebay.engines.vllm_impl.thread_plan import BIND, ThreadPlan, plan_threads
 from forebay.errors import ConfigurationError
 from forebay.settings import Settings
 
@@ -149,7 +151,6 @@ def test_whose_number_of_threads_counts(
     plan = plan_threads(settings(**values), environment)
     assert plan.num_threads == (num_threads or choose_threads(settings()))
     assert plan.variables == {"OMP_NUM_THREADS": str(plan.num_threads)}
-    assert plan.binding == "none"
 
 
 def test_the_operators_binding_is_honoured() -> None:
@@ -158,11 +159,27 @@ def test_the_operators_binding_is_honoured() -> None:
     bound = {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cpus)), "OMP_NUM_THREADS": "7"}
     plan = plan_threads(settings(), bound)
     assert (plan.num_threads, plan.cpus) == (len(cpus), tuple(cpus))
+    assert plan.own_cpus == plan.cpus
     assert plan.variables["OMP_PLACES"] == f"{{{plan.binding}}}"
     assert plan.variables["OMP_PROC_BIND"] == "true"
-    assert plan_threads(settings(cpu_threads=1), bound).variables["OMP_NUM_THREADS"] == "1"
-    for unbound in ("auto", "nobind"):
-        assert plan_threads(settings(), {"VLLM_CPU_OMP_THREADS_BIND": unbound}).binding == "none"
+    other = plan_threads(settings(cpu_threads=len(cpus) + 1), bound)
+    assert (other.variables["OMP_NUM_THREADS"], other.own_cpus) == (str(len(cpus) + 1), ())
+    assert other.binding == plan.binding
+
+
+def test_as_many_threads_as_cores_have_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer run where they like, and so do all where the operator has decided or a quota lends a part of the cores."""
+    cores = usable_cpus(one_node=True, with_quota=False)
+    asked = settings(cpu_threads=len(cores))
+    for undecided in ({}, {BIND: "auto"}, {BIND: ""}):
+        assert plan_threads(asked, undecided).own_cpus == tuple(cores)
+    assert plan_threads(asked, {}).binding == ",".join(map(str, cores))
+    for decided in ({BIND: "nobind"}, {"OMP_PROC_BIND": "close"}, {"GOMP_CPU_AFFINITY": "0"}, {"OMP_PLACES": "cores"}):
+        assert plan_threads(asked, decided).binding == "none"
+    assert plan_threads(settings(cpu_threads=len(cores) + 1), {}).binding == "none"
+    monkeypatch.setattr(thread_plan, "usable_cpus", lambda *, with_quota=True, one_node: [0] if with_quota else [0, 1])
+    assert plan_threads(settings(), {}) == ThreadPlan(1)
+    assert plan_threads(settings(cpu_threads=2), {}) == ThreadPlan(2)
 
 
 @pytest.mark.parametrize("value", ["0|1", "all", "100000"])

@@ -18,11 +18,12 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 from forebay.engines.vllm_impl.output import RECORD_MARK
 
 
-def install_guard(ours: Mapping[str, str]) -> None:
+def install_guard(ours: Mapping[str, Any]) -> None:
     """`ours` holds `output`, the address of the parent's socket, `folder`, its temporary directory, and `log_level`."""
     send_output_to(ours["output"], ours["log_level"])
     threading.Thread(target=_end_with_parent, args=(ours["folder"],), name="parent-guard", daemon=True).start()

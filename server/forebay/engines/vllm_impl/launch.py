@@ -137,7 +137,7 @@ class Launcher:
             threads = plan_threads(self._settings) if self._device == "cpu" else None
             sockets = {"VLLM_RPC_BASE_PATH": str(output.folder)}  # which vLLM leaves behind
             with lent_environment(sockets, threads.variables if threads else None):
-                llm = self._start(output)
+                llm = self._start(output, threads)
             tokenizer = copy.deepcopy(llm.get_tokenizer())  # vLLM uses its own on the event loop
             text = TextCodec(tokenizer, self._settings.render_timeout_s)
             return Launched(llm, self._describe(llm, text, threads), text, ErrorTable(), output)
@@ -150,7 +150,7 @@ class Launcher:
                 raise EngineUnavailable(CLOSED) from exc
             raise self._explain(exc, output) from exc
 
-    def _start(self, output: ProcessOutput) -> Any:
+    def _start(self, output: ProcessOutput, threads: ThreadPlan | None) -> Any:
         args = engine_args(self._settings, self._source, self._device)
         if args["enforce_eager"] and self._settings.enforce_eager is None:
             obstacle = obstacle_to_compiling(code_folder(self._settings.cache_root))
@@ -161,6 +161,7 @@ class Launcher:
                 "output": output.address,
                 "folder": str(output.folder),
                 "log_level": self._process_log_level(),
+                "cpus": [] if threads is None else list(threads.own_cpus),
             }
         }
         try:

@@ -55,7 +55,7 @@ SAMPLING_PARAMS = VllmName(
 )  # fmt: skip
 OUTPUT_KIND = VllmName("vllm.sampling_params", "RequestOutputKind", (), ("DELTA",))
 TOKENS_INPUT = VllmName("vllm.inputs", "tokens_input", ("prompt_token_ids", "cache_salt"))
-EXECUTOR = VllmName("vllm.v1.executor.uniproc_executor", "UniProcExecutor", (), ("_init_executor",))
+EXECUTOR = VllmName("vllm.v1.executor.uniproc_executor", "UniProcExecutor", (), ("_init_executor", "execute_model"))
 STAT_LOGGER = VllmName("vllm.v1.metrics.loggers", "StatLoggerBase", (), ("record", "log_engine_initialized"))
 METHODS = (
     VllmName("vllm.v1.engine.async_llm", "AsyncLLM.from_vllm_config", ("vllm_config", "stat_loggers")),

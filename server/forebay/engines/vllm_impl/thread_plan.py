@@ -14,19 +14,27 @@ from forebay.settings import Settings
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
 """vLLM's variable: a list of CPUs for each of its processes, separated by `|`, or one of CHOICES."""
-CHOICES = ("", "auto", "nobind")
+NOBIND = "nobind"
+CHOICES = ("", "auto", NOBIND)
+THEIRS = ("OMP_PLACES", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY")
+"""OpenMP's variables by which an operator has decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadPlan:
-    """`cpus`: what the operator binds the threads to; empty where they may run anywhere."""
+    """`cpus`: what the operator binds the threads to; empty where they may run anywhere.
+
+    `own_cpus`: one for each thread, where there are as many threads as CPUs; else empty. What else runs displaces a
+    thread for its time; two threads that came to share a CPU, and wait for each other, would go on sharing it.
+    """
 
     num_threads: int
     cpus: tuple[int, ...] = ()
+    own_cpus: tuple[int, ...] = ()
 
     @property
     def binding(self) -> str:
-        return ",".join(map(str, self.cpus)) or "none"
+        return ",".join(map(str, self.own_cpus or self.cpus)) or "none"
 
     @property
     def variables(self) -> dict[str, str]:
@@ -35,7 +43,7 @@ class ThreadPlan:
         number = {"OMP_NUM_THREADS": str(self.num_threads)}
         if not self.cpus:
             return number
-        return number | {"OMP_PLACES": f"{{{self.binding}}}", "OMP_PROC_BIND": "true"}
+        return number | {"OMP_PLACES": f"{{{','.join(map(str, self.cpus))}}}", "OMP_PROC_BIND": "true"}
 
 
 def plan_threads(settings: Settings, environment: Mapping[str, str] = os.environ) -> ThreadPlan:
@@ -49,10 +57,22 @@ def plan_threads(settings: Settings, environment: Mapping[str, str] = os.environ
     # Theirs may be a list, a number for each level of nesting.
     asked = re.match(r"\s*([1-9]\d*)\s*(,|$)", environment.get("OMP_NUM_THREADS", ""))
     if settings.cpu_threads is not None:
-        return ThreadPlan(settings.cpu_threads, cpus)
-    if cpus:
-        return ThreadPlan(len(cpus), cpus)
-    return ThreadPlan(int(asked[1]) if asked else choose_threads(settings, usable_cpus(one_node=True)))
+        num_threads = settings.cpu_threads
+    elif cpus:
+        num_threads = len(cpus)
+    else:
+        num_threads = int(asked[1]) if asked else choose_threads(settings, usable_cpus(one_node=True))
+    own = cpus or _undecided(environment)
+    return ThreadPlan(num_threads, cpus, own if len(own) == num_threads else ())
+
+
+def _undecided(environment: Mapping[str, str]) -> tuple[int, ...]:
+    """The cores that threads may be bound to because the operator says nothing of it, all that this process has; of
+    more than a quota lets it use, others' threads would be bound to the same."""
+    if environment.get(BIND) == NOBIND or any(environment.get(name) for name in THEIRS):
+        return ()
+    cores = usable_cpus(one_node=True, with_quota=False)
+    return tuple(cores) if len(usable_cpus(one_node=True)) == len(cores) else ()
 
 
 def _bound(value: str) -> tuple[int, ...]:
