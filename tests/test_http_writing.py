@@ -84,6 +84,16 @@ async def test_what_was_written_leaves_before_the_end(end: str) -> None:
     assert wire.told == [b"answer", end]
 
 
+async def test_what_waits_for_a_connection_that_is_lost_is_dropped() -> None:
+    """Nobody is there to read it, which is no failure to be logged."""
+    wire = Wire(RuntimeError("the transport is closed"))
+    connection = gathering(wire, Turn())
+    connection.write(b"answer")
+    connection.discard()
+    await asyncio.sleep(0)
+    assert wire.told == []
+
+
 async def test_a_connection_that_cannot_be_written_holds_up_no_other() -> None:
     """It is broken off, and those behind it in the turn get theirs."""
     turn, broken, whole = Turn(), Wire(MemoryError()), Wire()

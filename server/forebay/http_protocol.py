@@ -77,11 +77,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self.transport = cast(asyncio.Transport, GatheringTransport(transport, self.turn))
+        self._writing = GatheringTransport(transport, self.turn)
+        self.transport = cast(asyncio.Transport, self._writing)
         self._head_began = time.perf_counter()
         self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
 
+    def eof_received(self) -> None:
+        """The transport closes after it, which drops what it does not have yet."""
+        self._writing.flush()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._writing.discard()
         self._end_head()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()

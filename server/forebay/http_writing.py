@@ -1,9 +1,13 @@
-"""Writes to clients' connections, gathered for a turn of the event loop: each is a call of the system, and may wake the
-client."""
+"""Writes to clients' connections, gathered for a turn of the event loop.
+
+Each is a call of the system, and may wake the client.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from typing import Any
 
 import structlog
 
@@ -19,10 +23,12 @@ class Turn:
 
     def __init__(self) -> None:
         self._connections: list[GatheringTransport] = []
+        self._context = contextvars.Context()
+        """Of no request."""
 
     def add(self, connection: GatheringTransport) -> None:
         if not self._connections:
-            asyncio.get_running_loop().call_soon(self._end)
+            asyncio.get_running_loop().call_soon(self._end, context=self._context)
         self._connections.append(connection)
 
     def _end(self) -> None:
@@ -56,6 +62,13 @@ class GatheringTransport:
         self._num_bytes += len(data)
         if self._num_bytes > MOST_GATHERED:
             self.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def discard(self) -> None:
+        """The connection is lost."""
+        self._pieces = []
 
     def flush(self) -> None:
         pieces = self._pieces

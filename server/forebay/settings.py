@@ -62,7 +62,8 @@ class Settings(CacheSettings):
         None,
         gt=0,
         description="Threads of a model on the CPU; unset: by the number of cores, with vLLM by "
-        "`VLLM_CPU_OMP_THREADS_BIND` or `OMP_NUM_THREADS` before that.",
+        "`VLLM_CPU_OMP_THREADS_BIND` or `OMP_NUM_THREADS` before that. As many as the cores are kept on one each, "
+        "unless the former says `nobind`.",
     )
     enforce_eager: bool | None = Field(
         None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.engines.limits import available_memory, parse_cpus, usable_cpus
+from forebay.engines.limits import available_memory, has_quota, parse_cpus, siblings_of, usable_cpus
 from forebay.engines.sizing import choose_threads
 from forebay.settings import Settings
 
@@ -28,7 +28,24 @@ def test_a_cpu_quota_bounds_the_cores(tmp_path: Path, cpu_max: str, num_cores: i
     cores = usable_cpus(allowed=list(FAR), cgroup=tmp_path)
     assert len(cores) == num_cores
     assert choose_threads(settings(), cores) == (63 if num_cores == 64 else num_cores)
-    assert usable_cpus(with_quota=False, allowed=list(FAR), cgroup=tmp_path) == list(FAR)
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "lent"), [("150000 100000", True), ("200000 100000", False), ("max 100000", False)]
+)
+def test_a_quota_lends_a_part_of_the_cpus(tmp_path: Path, cpu_max: str, lent: bool) -> None:
+    """Of two CPUs a part is lent by a quota below two, and of four, be they two cores, by one of two."""
+    (tmp_path / "cpu.max").write_text(f"{cpu_max}\n")
+    assert has_quota(allowed=[0, 1], cgroup=tmp_path) == lent
+    assert has_quota(allowed=[0, 1, 2, 3], cgroup=tmp_path) == (not cpu_max.startswith("max"))
+    assert not has_quota(allowed=[0, 1], cgroup=tmp_path / "none")
+
+
+def test_the_cpus_of_a_core() -> None:
+    """Those that this process may run on, the one that is asked about among them."""
+    for cpu in os.sched_getaffinity(0):
+        assert cpu in siblings_of(cpu)
+        assert set(siblings_of(cpu)) <= os.sched_getaffinity(0)
 
 
 def test_a_memory_limit_bounds_the_memory(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 
 from forebay.errors import StorageUnavailable
 from forebay.ledger.writes import LedgerWrites, Posting
+from forebay.stores import group_commit
 from forebay.stores.group_commit import WRITE_BACK_MOST, GroupCommit
 from forebay.stores.sqlite import FILE_NAME, open_file
 from forebay.stores.writing import CALLS
@@ -73,8 +74,11 @@ async def test_kinds_that_wait_together_are_one_transaction(tmp_path: Path) -> N
         assert await of.settled() == ["first", "b"]
 
 
-async def test_what_turns_of_the_loop_bring_one_after_another_is_one_commit(tmp_path: Path) -> None:
+async def test_what_turns_of_the_loop_bring_one_after_another_is_one_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A commit begins when a turn has brought no more, so that requests which come together wait for one disk."""
+    monkeypatch.setattr(group_commit, "GATHER_S", 60.0)
     async with book(tmp_path) as of:
         num_commits = of.writer.num_commits
         waiting = []
@@ -83,6 +87,16 @@ async def test_what_turns_of_the_loop_bring_one_after_another_is_one_commit(tmp_
             await asyncio.sleep(0)
         await asyncio.gather(*waiting)
         assert of.writer.num_commits == num_commits + 1
+
+
+async def test_what_gathers_is_written_when_the_writer_closes(tmp_path: Path) -> None:
+    """Nothing that was handed over is lost because no turn came after it."""
+    async with book(tmp_path) as of:
+        waiting = of.reserve("late")
+        assert await of.writer.close(5)
+        assert await waiting is None
+        with closing(open_file(tmp_path)) as file:
+            assert file.execute("SELECT request_id FROM open_requests").fetchall() == [("late",)]
 
 
 async def test_nobody_waits_for_turns_that_always_bring_more(tmp_path: Path) -> None:

@@ -20,15 +20,9 @@ def allowed_cpus() -> list[int]:
 
 
 def usable_cpus(
-    *,
-    one_node: bool = False,
-    with_quota: bool = True,
-    allowed: list[int] | None = None,
-    cgroup: Path = CGROUP,
-    nodes: Path = NODES,
+    *, one_node: bool = False, allowed: list[int] | None = None, cgroup: Path = CGROUP, nodes: Path = NODES
 ) -> list[int]:
-    """Ids of the cores this process may run on, one a physical core, fewer where a CPU quota allows less: of more cores
-    than that, none is this process's own (`with_quota` false: all that it may run on).
+    """Ids of the cores this process may run on, one a physical core, fewer where a CPU quota allows less.
 
     With `one_node` those of the first one's memory node only. `allowed` stands for the CPUs of the process.
     """
@@ -38,8 +32,21 @@ def usable_cpus(
     if node is not None:
         local = set(parse_cpus((node / "cpulist").read_text()))
         cores = [core for core in cores if core in local]
-    quota = _cpu_quota(cgroup) if with_quota else None
+    quota = _cpu_quota(cgroup)
     return cores if quota is None else cores[: max(1, math.ceil(quota))]
+
+
+def has_quota(*, allowed: list[int] | None = None, cgroup: Path = CGROUP) -> bool:
+    """Whether this process may use only a part of the time of the CPUs that it may run on."""
+    quota = _cpu_quota(cgroup)
+    return quota is not None and quota < len(allowed_cpus() if allowed is None else allowed)
+
+
+def siblings_of(cpu: int) -> list[int]:
+    """Ids of the logical CPUs of its physical core that this process may run on, `cpu` among them."""
+    siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+    core = set(parse_cpus(siblings.read_text())) if siblings.is_file() else set()
+    return sorted((core & set(allowed_cpus())) | {cpu})
 
 
 def available_memory(*, one_node: bool = False, cgroup: Path = CGROUP, nodes: Path = NODES) -> int:

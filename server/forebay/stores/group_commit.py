@@ -23,8 +23,8 @@ LINGER_MOST = 32
 """How long writes that nobody waits for gather, and how many of them: few commits, and none that others wait for."""
 
 GATHER_S = 0.002
-"""How long writes that somebody waits for gather at most, while each turn of the loop brings more of them: a commit
-wakes a thread and then the loop, and runs while the loop has little else to do."""
+"""After which no further turn of the loop is waited for, while each brings more writes that somebody waits for: a
+commit wakes a thread and then the loop, and is best done while the loop has little else to do."""
 
 RETRY_S = 0.25
 
@@ -73,6 +73,7 @@ class GroupCommit:
         self._urgent: list[Write] = []
         self._lingering: list[Write] = []
         self._reminder: asyncio.TimerHandle | None = None
+        self._gathering: asyncio.Handle | None = None
         self._kept: list[Write] = []
         self._num_handed_over = 0
         self._num_taken_care_of = 0
@@ -111,13 +112,13 @@ class GroupCommit:
             return
         self._urgent.append(write)
         if len(self._urgent) == 1:
-            self.loop.call_soon(self._hand_over_when_quiet, 0, time.perf_counter() + GATHER_S)
+            self._gathering = self.loop.call_soon(self._hand_over_when_quiet, 0, time.perf_counter() + GATHER_S)
 
     def _hand_over_when_quiet(self, num_before: int, latest: float) -> None:
         """Once a turn of the loop has brought no more of them: `num_before` there were when it began."""
         num_urgent = len(self._urgent)
         if num_urgent > num_before and time.perf_counter() < latest:
-            self.loop.call_soon(self._hand_over_when_quiet, num_urgent, latest)
+            self._gathering = self.loop.call_soon(self._hand_over_when_quiet, num_urgent, latest)
         else:
             self._hand_over_all()
 
@@ -125,6 +126,9 @@ class GroupCommit:
         if self._reminder is not None:
             self._reminder.cancel()
             self._reminder = None
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         writes = self._lingering + self._urgent
         self._lingering, self._urgent = [], []
         if not writes:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 from asking import QUESTIONS, ask, chat, choices, request
 from prometheus_client.parser import text_string_to_metric_families
 
 from forebay.engines.base import Engine
-from forebay.engines.vllm_impl.model_threads import ModelThreads
 from forebay.errors import InvalidRequest
 from forebay.types import Prompt
 
@@ -31,16 +28,6 @@ async def test_it_says_what_it_chose(vllm_engine: Engine) -> None:
     assert (details["block_size"], details["max_num_seqs"], details["eager"]) == (32, 64, True)
     assert details["kv_cache_tokens"] > 1024
     assert details["kv_cache_mib"] == 768
-
-
-async def test_threads_that_are_not_those_expected_stay_where_they_are(caplog: pytest.LogCaptureFixture) -> None:
-    """Where OpenMP started others before, or none, the log says so and the model computes all the same."""
-    before = os.sched_getaffinity(0)
-    torch.ones(1 << 20).add_(1)  # this thread has had its OpenMP threads
-    threads = ModelThreads([*before, *before])
-    threads.bind()
-    assert os.sched_getaffinity(0) == before
-    assert "not bound" in caplog.text
 
 
 async def test_a_prefix_is_cached_for_its_tenant_alone(vllm_engine: Engine) -> None:

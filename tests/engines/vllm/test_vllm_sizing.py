@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from forebay.engines.limits import usable_cpus
 from forebay.engines.model_source import ModelSource
 from forebay.engines.sizing import choose_threads
 from forebay.engines.vllm_impl import thread_plan
@@ -150,7 +149,7 @@ def test_whose_number_of_threads_counts(
     """The setting's, else the operator's OMP_NUM_THREADS, else ours; what is reported is what the process is given."""
     plan = plan_threads(settings(**values), environment)
     assert plan.num_threads == (num_threads or choose_threads(settings()))
-    assert plan.variables == {"OMP_NUM_THREADS": str(plan.num_threads)}
+    assert plan.variables["OMP_NUM_THREADS"] == str(plan.num_threads)
 
 
 def test_the_operators_binding_is_honoured() -> None:
@@ -159,27 +158,34 @@ def test_the_operators_binding_is_honoured() -> None:
     bound = {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cpus)), "OMP_NUM_THREADS": "7"}
     plan = plan_threads(settings(), bound)
     assert (plan.num_threads, plan.cpus) == (len(cpus), tuple(cpus))
-    assert plan.own_cpus == plan.cpus
-    assert plan.variables["OMP_PLACES"] == f"{{{plan.binding}}}"
     assert plan.variables["OMP_PROC_BIND"] == "true"
+    each = ",".join(f"{{{cpu}}}" for cpu in cpus)
+    assert plan.variables["OMP_PLACES"] == each
     other = plan_threads(settings(cpu_threads=len(cpus) + 1), bound)
     assert (other.variables["OMP_NUM_THREADS"], other.own_cpus) == (str(len(cpus) + 1), ())
+    assert other.variables["OMP_PLACES"] == f"{{{plan.binding}}}"
     assert other.binding == plan.binding
 
 
 def test_as_many_threads_as_cores_have_one_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer run where they like, and so do all where the operator has decided or a quota lends a part of the cores."""
-    cores = usable_cpus(one_node=True, with_quota=False)
-    asked = settings(cpu_threads=len(cores))
+    """Fewer or more run where they like, and so does one alone, and all where the operator has decided or a quota lends
+    a part of the cores. A core's place is all of its CPUs."""
+    monkeypatch.setattr(thread_plan, "usable_cpus", lambda *, one_node: [0, 1])
+    monkeypatch.setattr(thread_plan, "siblings_of", lambda cpu: [cpu, cpu + 2])
+    monkeypatch.setattr(thread_plan, "has_quota", lambda: False)
     for undecided in ({}, {BIND: "auto"}, {BIND: ""}):
-        assert plan_threads(asked, undecided).own_cpus == tuple(cores)
-    assert plan_threads(asked, {}).binding == ",".join(map(str, cores))
+        plan = plan_threads(settings(), undecided)
+        assert (plan.num_threads, plan.own_cpus, plan.binding) == (2, (0, 1), "0,1")
+        assert plan.variables == {"OMP_NUM_THREADS": "2", "OMP_PLACES": "{0,2},{1,3}", "OMP_PROC_BIND": "true"}
     for decided in ({BIND: "nobind"}, {"OMP_PROC_BIND": "close"}, {"GOMP_CPU_AFFINITY": "0"}, {"OMP_PLACES": "cores"}):
-        assert plan_threads(asked, decided).binding == "none"
-    assert plan_threads(settings(cpu_threads=len(cores) + 1), {}).binding == "none"
-    monkeypatch.setattr(thread_plan, "usable_cpus", lambda *, with_quota=True, one_node: [0] if with_quota else [0, 1])
+        assert plan_threads(settings(), decided) == ThreadPlan(2)
+    for number in (1, 3):
+        assert plan_threads(settings(cpu_threads=number), {}) == ThreadPlan(number)
+    monkeypatch.setattr(thread_plan, "has_quota", lambda: True)
+    assert plan_threads(settings(), {}) == ThreadPlan(2)
+    monkeypatch.setattr(thread_plan, "has_quota", lambda: False)
+    monkeypatch.setattr(thread_plan, "usable_cpus", lambda *, one_node: [0])
     assert plan_threads(settings(), {}) == ThreadPlan(1)
-    assert plan_threads(settings(cpu_threads=2), {}) == ThreadPlan(2)
 
 
 @pytest.mark.parametrize("value", ["0|1", "all", "100000"])

@@ -12,21 +12,21 @@ from typing import Any
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from forebay.engines.vllm_impl.guard import install_guard
-from forebay.engines.vllm_impl.model_threads import ModelThreads
+from forebay.engines.vllm_impl.model_threads import MainThread
 from forebay.engines.vllm_impl.names import CONFIG_KEY
 
 
 class GuardedExecutor(UniProcExecutor):
-    """vLLM's single-process executor with the guard installed first, and the model's threads bound to their CPUs."""
+    """vLLM's single-process executor with the guard installed first, and the model's threads kept on their cores."""
 
     def _init_executor(self) -> None:
         extra = self.vllm_config.additional_config
         assert isinstance(extra, dict)
         ours = extra[CONFIG_KEY]
+        self._thread = MainThread(ours["cpus"], ours["own_cpus"])
         install_guard(ours)
-        self._threads = ModelThreads(ours["cpus"])
         super()._init_executor()
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
-        self._threads.bind()  # with the first request; the engine's other threads and compilers have started by then
+        self._thread.bind()
         return super().execute_model(*args, **kwargs)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from forebay.engines.limits import allowed_cpus, parse_cpus, usable_cpus
+from forebay.engines.limits import allowed_cpus, has_quota, parse_cpus, siblings_of, usable_cpus
 from forebay.engines.sizing import choose_threads
 from forebay.errors import ConfigurationError
 from forebay.settings import Settings
@@ -16,16 +16,18 @@ BIND = "VLLM_CPU_OMP_THREADS_BIND"
 """vLLM's variable: a list of CPUs for each of its processes, separated by `|`, or one of CHOICES."""
 NOBIND = "nobind"
 CHOICES = ("", "auto", NOBIND)
-THEIRS = ("OMP_PLACES", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY")
-"""OpenMP's variables by which an operator has decided."""
+PLACES = ("OMP_PLACES", "OMP_PROC_BIND")
+"""OpenMP's variables for where threads are kept."""
+THEIRS = (*PLACES, "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+"""Those by which an operator has decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadPlan:
     """`cpus`: what the operator binds the threads to; empty where they may run anywhere.
 
-    `own_cpus`: one for each thread, where there are as many threads as CPUs; else empty. What else runs displaces a
-    thread for its time; two threads that came to share a CPU, and wait for each other, would go on sharing it.
+    `own_cpus`: of each thread one, where each has a core of its own; else empty. What else runs displaces a thread for
+    its time; two threads that came to share a core, and wait for each other, would go on sharing it.
     """
 
     num_threads: int
@@ -37,13 +39,22 @@ class ThreadPlan:
         return ",".join(map(str, self.own_cpus or self.cpus)) or "none"
 
     @property
+    def places(self) -> list[list[int]]:
+        """Of each thread that has a core of its own: the core's CPUs, or the one that the operator names."""
+        return [[cpu] if self.cpus else siblings_of(cpu) for cpu in self.own_cpus]
+
+    @property
     def variables(self) -> dict[str, str]:
         """OpenMP's, for the process that runs the model. They bind whatever loads OpenMP's library, so that must not
         happen in this process while they are set."""
         number = {"OMP_NUM_THREADS": str(self.num_threads)}
-        if not self.cpus:
+        places = self.places or [list(self.cpus)] * bool(self.cpus)
+        if not places:
             return number
-        return number | {"OMP_PLACES": f"{{{','.join(map(str, self.cpus))}}}", "OMP_PROC_BIND": "true"}
+        return number | {
+            "OMP_PLACES": ",".join(f"{{{','.join(map(str, cpus))}}}" for cpus in places),
+            "OMP_PROC_BIND": "true",
+        }
 
 
 def plan_threads(settings: Settings, environment: Mapping[str, str] = os.environ) -> ThreadPlan:
@@ -63,16 +74,16 @@ def plan_threads(settings: Settings, environment: Mapping[str, str] = os.environ
     else:
         num_threads = int(asked[1]) if asked else choose_threads(settings, usable_cpus(one_node=True))
     own = cpus or _undecided(environment)
-    return ThreadPlan(num_threads, cpus, own if len(own) == num_threads else ())
+    return ThreadPlan(num_threads, cpus, own if 1 < len(own) == num_threads else ())
 
 
 def _undecided(environment: Mapping[str, str]) -> tuple[int, ...]:
-    """The cores that threads may be bound to because the operator says nothing of it, all that this process has; of
-    more than a quota lets it use, others' threads would be bound to the same."""
-    if environment.get(BIND) == NOBIND or any(environment.get(name) for name in THEIRS):
+    """A CPU of each core, where the operator does not say where threads run and all of the cores' time is this
+    process's: others that have a part of it would keep theirs on the same."""
+    decided = environment.get(BIND) == NOBIND or any(environment.get(name) for name in THEIRS)
+    if decided or has_quota() or not hasattr(os, "sched_setaffinity"):
         return ()
-    cores = usable_cpus(one_node=True, with_quota=False)
-    return tuple(cores) if len(usable_cpus(one_node=True)) == len(cores) else ()
+    return tuple(usable_cpus(one_node=True))
 
 
 def _bound(value: str) -> tuple[int, ...]:
