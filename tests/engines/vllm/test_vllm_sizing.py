@@ -159,8 +159,8 @@ def test_the_operators_binding_is_honoured() -> None:
     plan = plan_threads(settings(), bound)
     assert (plan.num_threads, plan.cpus) == (len(cpus), tuple(cpus))
     assert plan.variables["OMP_PROC_BIND"] == "true"
-    each = ",".join(f"{{{cpu}}}" for cpu in cpus)
-    assert plan.variables["OMP_PLACES"] == each
+    assert plan.variables["OMP_PLACES"] == f"{{{plan.binding}}}"
+    assert plan.places == [[cpu] for cpu in cpus] or len(cpus) == 1
     other = plan_threads(settings(cpu_threads=len(cpus) + 1), bound)
     assert (other.variables["OMP_NUM_THREADS"], other.own_cpus) == (str(len(cpus) + 1), ())
     assert other.variables["OMP_PLACES"] == f"{{{plan.binding}}}"
@@ -176,7 +176,7 @@ def test_as_many_threads_as_cores_have_one_each(monkeypatch: pytest.MonkeyPatch)
     for undecided in ({}, {BIND: "auto"}, {BIND: ""}):
         plan = plan_threads(settings(), undecided)
         assert (plan.num_threads, plan.own_cpus, plan.binding) == (2, (0, 1), "0,1")
-        assert plan.variables == {"OMP_NUM_THREADS": "2", "OMP_PLACES": "{0,2},{1,3}", "OMP_PROC_BIND": "true"}
+        assert (plan.places, plan.variables) == ([[0, 2], [1, 3]], {"OMP_NUM_THREADS": "2"})
     for decided in ({BIND: "nobind"}, {"OMP_PROC_BIND": "close"}, {"GOMP_CPU_AFFINITY": "0"}, {"OMP_PLACES": "cores"}):
         assert plan_threads(settings(), decided) == ThreadPlan(2)
     for number in (1, 3):

@@ -12,7 +12,7 @@ from typing import Any
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from forebay.engines.vllm_impl.guard import install_guard
-from forebay.engines.vllm_impl.model_threads import MainThread
+from forebay.engines.vllm_impl.model_threads import ModelThreads
 from forebay.engines.vllm_impl.names import CONFIG_KEY
 
 
@@ -23,10 +23,10 @@ class GuardedExecutor(UniProcExecutor):
         extra = self.vllm_config.additional_config
         assert isinstance(extra, dict)
         ours = extra[CONFIG_KEY]
-        self._thread = MainThread(ours["cpus"], ours["own_cpus"])
         install_guard(ours)
+        self._threads = ModelThreads(ours["places"])
         super()._init_executor()
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
-        self._thread.bind()
+        self._threads.keep()
         return super().execute_model(*args, **kwargs)

@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 import structlog
 
 from forebay.engines.base import EngineInfo
-from forebay.engines.limits import allowed_cpus
 from forebay.engines.model_source import ModelSource
 from forebay.engines.text_codec import TextCodec
 from forebay.engines.vllm_impl.compiling import code_folder, obstacle_to_compiling
@@ -162,8 +161,7 @@ class Launcher:
                 "output": output.address,
                 "folder": str(output.folder),
                 "log_level": self._process_log_level(),
-                "cpus": [] if threads is None else threads.cpus or allowed_cpus(),
-                "own_cpus": threads.places[0] if threads and threads.places else [],
+                "places": [] if threads is None else threads.places,
             }
         }
         try:

@@ -16,10 +16,8 @@ BIND = "VLLM_CPU_OMP_THREADS_BIND"
 """vLLM's variable: a list of CPUs for each of its processes, separated by `|`, or one of CHOICES."""
 NOBIND = "nobind"
 CHOICES = ("", "auto", NOBIND)
-PLACES = ("OMP_PLACES", "OMP_PROC_BIND")
-"""OpenMP's variables for where threads are kept."""
-THEIRS = (*PLACES, "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
-"""Those by which an operator has decided."""
+THEIRS = ("OMP_PLACES", "OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+"""OpenMP's variables by which an operator has decided."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +46,9 @@ class ThreadPlan:
         """OpenMP's, for the process that runs the model. They bind whatever loads OpenMP's library, so that must not
         happen in this process while they are set."""
         number = {"OMP_NUM_THREADS": str(self.num_threads)}
-        places = self.places or [list(self.cpus)] * bool(self.cpus)
-        if not places:
+        if not self.cpus:
             return number
-        return number | {
-            "OMP_PLACES": ",".join(f"{{{','.join(map(str, cpus))}}}" for cpus in places),
-            "OMP_PROC_BIND": "true",
-        }
+        return number | {"OMP_PLACES": f"{{{','.join(map(str, self.cpus))}}}", "OMP_PROC_BIND": "true"}
 
 
 def plan_threads(settings: Settings, environment: Mapping[str, str] = os.environ) -> ThreadPlan:
