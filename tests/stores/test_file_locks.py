@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -32,3 +33,17 @@ def test_who_opens_a_file_again_drops_no_locks(
         assert (tmp_path / f"{name}-wal").exists()
         with closing(sqlite3.connect(tmp_path / name)) as other:
             assert other.execute("SELECT number FROM written").fetchall() == [(1,)]
+
+
+@pytest.mark.parametrize(("name", "opens"), [(FILE_NAME, open_file), (CACHE_FILE, open_cache_file)])
+def test_who_makes_a_new_file_at_the_same_time_is_waited_for(
+    tmp_path: Path, name: str, opens: Callable[[Path], sqlite3.Connection]
+) -> None:
+    """As commands that come at once do; SQLite by itself refuses the second one at once."""
+    with closing(sqlite3.connect(tmp_path / name, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ends = threading.Timer(0.2, other.execute, ["COMMIT"])
+        ends.start()
+        with closing(opens(tmp_path)) as file:
+            assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        ends.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,11 @@ NUM_STATEMENTS = 512
 
 BUSY_S = 5.0
 """How long a statement waits for another process that is writing: the command line beside a server."""
+
+PAUSE_S = 0.01
+
+PRIMARY = 0xFF
+"""Of SQLite's error codes the part that all of a kind share."""
 
 
 def prepare_folder(folder: Path) -> None:
@@ -42,12 +48,26 @@ def open_file(folder: Path) -> sqlite3.Connection:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         connection = _connect(path.absolute().as_uri())
-        connection.execute("PRAGMA journal_mode = WAL")
+        write_ahead(connection)
         connection.execute("PRAGMA synchronous = FULL")
         migrate(connection)
     except (OSError, sqlite3.Error) as exc:
         raise ConfigurationError(f"The data file {path} cannot be opened ({exc}). Set FOREBAY_DATA_DIR.") from exc
     return connection
+
+
+def write_ahead(connection: sqlite3.Connection) -> None:
+    """Has the file written through a log (WAL). To a new file that is a write, for which SQLite does not wait where
+    somebody else is writing."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(PAUSE_S)
 
 
 def open_as_it_is(folder: Path) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from forebay.cache.entries import Sealed
-from forebay.stores.sqlite import prepare_folder
+from forebay.stores.sqlite import prepare_folder, write_ahead
 
 FILE_NAME = "cache.sqlite3"
 SET_ASIDE = "cache.sqlite3.broken"
@@ -72,7 +72,7 @@ def open_cache_file(folder: Path) -> sqlite3.Connection:
     try:
         # Space that is freed is given back a piece at a time; before the first table, or it is too late.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
+        write_ahead(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         # In a transaction: another thread may be about to make the tables, too.
         connection.execute("BEGIN IMMEDIATE")
