@@ -84,3 +84,11 @@ def test_a_place_that_there_is_not_binds_no_thread() -> None:
     found, said = ran([[CPUS[0]], [max(CPUS) + 500]])
     assert found == (CPUS, CPUS, [])
     assert "not all kept on cores of their own" in said
+
+
+def test_where_one_cannot_be_bound_again_the_main_thread_is_free() -> None:
+    """It would else share its core with what it starts from then on."""
+    fewer = "torch.set_num_threads(2); compute(); torch.set_num_threads(3); compute(); places[2][:] = [100_000]"
+    (main, free, _), said = ran([[CPUS[0]], [CPUS[1]], [CPUS[1]]], later=f"{fewer}; threads.keep()", num_threads=3)
+    assert (main, free) == (CPUS, CPUS)
+    assert said.count("not all kept on cores of their own") == 1

@@ -31,6 +31,7 @@ class ModelThreads:
         self._known: set[int] = set()
         """Threads that need not be looked at again."""
         if places:
+            self._everywhere = os.sched_getaffinity(0)
             before = _tasks()
             torch.ones(len(places) * ELEMENTS_A_THREAD).add_(1)
             self._workers = sorted(_tasks() - before)
@@ -40,7 +41,6 @@ class ModelThreads:
         are where the thread is that started them."""
         if not self._places or (self._known and not (gone := self._gone())):
             return
-        everywhere = os.sched_getaffinity(0)
         try:
             if not self._known:
                 self._bind_all()
@@ -48,7 +48,7 @@ class ModelThreads:
                 self._bind_again(gone)
         except OSError as exc:
             self._places = ()
-            os.sched_setaffinity(0, everywhere)
+            os.sched_setaffinity(0, self._everywhere)
             logger.warning("The model's threads are not all kept on cores of their own: %s.", exc)
 
     def _gone(self) -> list[int]:
