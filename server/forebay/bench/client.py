@@ -57,6 +57,14 @@ class Client:
         self._path = parts.path.rstrip("/").removesuffix("/v1")
         self._head = self._head_of("POST", target.endpoint)
 
+    async def open(self, number: int) -> None:
+        """So many connections, before there is anything to ask. Raises ConfigurationError where none is taken."""
+        try:
+            async with asyncio.timeout(self.target.timeout_s):
+                self._idle += await asyncio.gather(*[self._connect() for _ in range(number)])
+        except OSError as exc:
+            raise ConfigurationError(f"{self.target.base_url} takes no connection: {exc}.") from exc
+
     async def ask(
         self,
         body: Mapping[str, Any],

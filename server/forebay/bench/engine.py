@@ -2,7 +2,7 @@
 
 Two engines with the same settings live side by side: one behind `forebay serve` with all that users have, one in a
 process that calls it itself. They are asked the same in turn, so that a machine that drifts hits both. The client runs
-on the same cores and counts against us.
+on the same cores and counts against us, but for opening its connections, which clients keep open.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ async def _through_http(server: OwnServer, turns: Sequence[Turn]) -> float:
     form = Form(None, is_chat=False, ignore_eos=True, extra={"temperature": 0})
     bodies = [form.body([], turn) for turn in turns]
     try:
+        await client.open(len(bodies))
         began = time.perf_counter()
         outcomes = await asyncio.gather(*[client.ask(body, usage_only=True) for body in bodies])
         seconds = time.perf_counter() - began

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -102,6 +104,44 @@ async def test_each_token_has_its_logprobs_when_deltas_merge(vllm_engine: Engine
             merged = max(merged, len(delta.token_ids))
             await asyncio.sleep(0.3)
     assert merged > 1
+
+
+async def test_vllm_makes_no_records_of_tokens_on_their_way(
+    vllm_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an answer without logprobs it makes its RequestOutput at the end; it says what one of records says."""
+    processing: Any = importlib.import_module("vllm.v1.engine.output_processor")
+    theirs, ended = processing.RequestOutput, []
+
+    def making(*args: Any, finished: bool, **fields: Any) -> Any:
+        ended.append(finished)
+        return theirs(*args, finished=finished, **fields)
+
+    monkeypatch.setattr(processing, "RequestOutput", making)
+    prompt = await chat(vllm_engine, QUESTIONS[1])
+    plain = await ask(vllm_engine, prompt, max_tokens=20, ignore_eos=True)
+    assert ended == [True]
+    recorded = await ask(vllm_engine, prompt, max_tokens=20, ignore_eos=True, num_logprobs=1)
+    assert len(ended) == 1 + 20
+    assert (plain.text, plain.token_ids) == (recorded.text, recorded.token_ids)
+
+
+@pytest.mark.parametrize("num_read", [1, 20])
+async def test_what_vllm_knows_of_a_request_ends_with_it(vllm_engine: Engine, num_read: int) -> None:
+    """Read to its end or left in the middle: its state holds nothing that holds it, so no collection is needed."""
+    kept: Any = importlib.import_module("vllm.v1.engine.output_processor").RequestState
+    asked = request(await chat(vllm_engine, QUESTIONS[1]), max_tokens=20, ignore_eos=True)
+    gc.collect()
+    gc.disable()
+    try:
+        async with aclosing(vllm_engine.generate(asked)) as stream:
+            num_tokens = len((await anext(stream)).token_ids)
+            assert [found for found in gc.get_objects() if type(found) is kept]
+            while num_tokens < num_read:
+                num_tokens += len((await anext(stream)).token_ids)
+        assert not [found for found in gc.get_objects() if type(found) is kept]
+    finally:
+        gc.enable()
 
 
 async def test_its_metrics_are_vllms_alone(vllm_engine: Any) -> None:

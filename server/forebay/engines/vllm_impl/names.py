@@ -64,6 +64,12 @@ METHODS = (
     VllmName("vllm.v1.engine.async_llm", "AsyncLLM.shutdown", ("timeout",)),
     VllmName("vllm.v1.engine.output_processor", "RequestOutputCollector", ("request_id",), ("put", "get_nowait")),
     VllmName("vllm.v1.engine.output_processor", "OutputProcessor", (), ("get_num_unfinished_requests",)),
+    VllmName(
+        "vllm.v1.engine.output_processor",
+        "RequestState.make_request_output",
+        ("new_token_ids", "pooling_output", "finish_reason"),
+    ),
+    VllmName("vllm.v1.engine.detokenizer", "BaseIncrementalDetokenizer.get_next_output_text", ("finished", "delta")),
     VllmName("vllm.v1.metrics.loggers", "StatLoggerBase.record", ("scheduler_stats", "iteration_stats")),
 )
 OUTPUTS = (
