@@ -109,7 +109,7 @@ async def test_each_token_has_its_logprobs_when_deltas_merge(vllm_engine: Engine
 async def test_vllm_makes_no_records_of_tokens_on_their_way(
     vllm_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an answer without logprobs it makes its RequestOutput at the end; it says what one of records says."""
+    """Of an answer without stop strings and logprobs it makes the first and the last, and the answer is the same."""
     processing: Any = importlib.import_module("vllm.v1.engine.output_processor")
     theirs, ended = processing.RequestOutput, []
 
@@ -119,11 +119,13 @@ async def test_vllm_makes_no_records_of_tokens_on_their_way(
 
     monkeypatch.setattr(processing, "RequestOutput", making)
     prompt = await chat(vllm_engine, QUESTIONS[1])
-    plain = await ask(vllm_engine, prompt, max_tokens=20, ignore_eos=True)
-    assert ended == [True]
-    recorded = await ask(vllm_engine, prompt, max_tokens=20, ignore_eos=True, num_logprobs=1)
-    assert len(ended) == 1 + 20
-    assert (plain.text, plain.token_ids) == (recorded.text, recorded.token_ids)
+    answers = []
+    wanted: list[tuple[dict[str, Any], int]] = [({}, 2), ({"num_logprobs": 1}, 20), ({"stop": ("no such text",)}, 20)]
+    for sampling, num_records in wanted:
+        ended.clear()
+        answers.append(await ask(vllm_engine, prompt, max_tokens=20, ignore_eos=True, **sampling))
+        assert ended == [False] * (num_records - 1) + [True]
+    assert len({(answer.text, answer.token_ids) for answer in answers}) == 1
 
 
 @pytest.mark.parametrize("num_read", [1, 20])

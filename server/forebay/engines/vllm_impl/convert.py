@@ -55,29 +55,23 @@ class DeltaReader:
 
     def read(self, output: Any) -> list[Delta]:
         """The Deltas of one RequestOutput, one a choice."""
-        cached = output.num_cached_tokens or 0
-        return [
-            self.read_piece(choice.index, choice.text, choice.token_ids, cached)
-            if choice.finish_reason is None and not choice.logprobs
-            else self._read_choice(choice, output.metrics, cached)
-            for choice in output.outputs
-        ]
+        if self.num_cached_tokens is None:  # later choices also find what the first one has put into the cache
+            self.num_cached_tokens = output.num_cached_tokens or 0
+        deltas = []
+        for choice in output.outputs:
+            if choice.index not in self._first_token_at:
+                self._first_token_at[choice.index] = time.monotonic()
+            if choice.finish_reason is None and not choice.logprobs:
+                deltas.append(self.piece(choice.index, choice.text, choice.token_ids))
+            else:
+                deltas.append(self._read_choice(choice, output.metrics))
+        return deltas
 
-    def read_piece(self, index: int, text: str, token_ids: Sequence[int], num_cached_tokens: int) -> Delta:
-        """Of a choice that goes on, without logprobs: most of them, and what a token costs is here."""
-        if index not in self._first_token_at:
-            self._note_first(index, num_cached_tokens)
+    def piece(self, index: int, text: str, token_ids: Sequence[int]) -> Delta:
+        """Of a choice that has begun and goes on, without logprobs."""
         return Delta(index, text, tuple(token_ids), num_cached_tokens=self.num_cached_tokens or 0)
 
-    def _note_first(self, index: int, num_cached_tokens: int) -> None:
-        """Later choices also find what the first one has put into the cache."""
-        self._first_token_at[index] = time.monotonic()
-        if self.num_cached_tokens is None:
-            self.num_cached_tokens = num_cached_tokens
-
-    def _read_choice(self, choice: Any, metrics: Any, num_cached_tokens: int) -> Delta:
-        if choice.index not in self._first_token_at:
-            self._note_first(choice.index, num_cached_tokens)
+    def _read_choice(self, choice: Any, metrics: Any) -> Delta:
         finish_reason = self._finish_reason(choice.finish_reason)
         logprobs = zip(choice.token_ids, choice.logprobs, strict=True) if choice.logprobs else ()
         return Delta(

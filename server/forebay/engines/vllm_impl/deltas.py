@@ -14,6 +14,7 @@ from forebay.engines.vllm_impl.convert import DeltaReader, sampling_params
 from forebay.engines.vllm_impl.errors import engine_died
 from forebay.engines.vllm_impl.launched import Launched
 from forebay.engines.vllm_impl.names import TOKENS_INPUT, load
+from forebay.engines.vllm_impl.steps import Steps, next_text
 from forebay.types import NO_WORK, Delta, EngineWork, GenerationRequest, Take
 
 logger = structlog.get_logger(__name__)
@@ -22,15 +23,16 @@ logger = structlog.get_logger(__name__)
 class VllmDeltas:
     """What AsyncLLM.generate does, but that vLLM hands its outputs straight to a mailbox of ours, in place of its
     RequestOutputCollector: they are counted as they come, and only who must know of one is woken. Most of them it does
-    not even make, see `_shorten`.
+    not even make.
 
     The request reaches vLLM at the first read. Greedy choices are all the same and vLLM refuses to compute them more
     than once, so one is given for all.
     """
 
-    def __init__(self, launched: Launched, request: GenerationRequest, opened: set[str]) -> None:
+    def __init__(self, launched: Launched, steps: Steps, request: GenerationRequest, opened: set[str]) -> None:
         """`opened` holds the ids of the requests that vLLM works on."""
         self._launched = launched
+        self._steps = steps
         self._request = request
         self._opened = opened
         self._copies = request.num_choices if request.sampling.greedy else 1
@@ -100,32 +102,22 @@ class VllmDeltas:
         try:
             if (early := outputs.get_nowait()) is not None:
                 self._put(early)
-            self._shorten(outputs.request_id)
+            self._take_tokens(outputs.request_id)
         except Exception as exc:
             self._fail(exc)
         return str(outputs.request_id)
 
-    def _shorten(self, request_id: str) -> None:
-        """While a choice goes on we need its text and tokens alone, and take them where vLLM would make two records of
-        them: a tenth of what a token costs this process."""
-        state = self._launched.llm.output_processor.request_states.get(request_id)
-        if state is None or self._request.sampling.num_logprobs is not None:
-            return  # it has ended, or has several choices, each with a state of its own
-        next_text, read = state.detokenizer.get_next_output_text, self._reader.read_piece
+    def _take_tokens(self, request_id: str) -> None:
+        """Of a choice without stop strings and logprobs vLLM need make no records."""
+        sampling = self._request.sampling
+        if sampling.num_logprobs is None and not sampling.stop:
+            self._steps.take(request_id, self._on_tokens)
 
-        def make_request_output(
-            new_token_ids: list[int], pooling_output: Any, finish_reason: Any, *rest: Any, **more: Any
-        ) -> Any:
-            if finish_reason is not None:
-                del state.make_request_output  # by which it holds itself
-                return state.make_request_output(new_token_ids, pooling_output, finish_reason, *rest, **more)
-            try:
-                self._hand_out(read(0, next_text(False, True), new_token_ids, state.num_cached_tokens))
-            except Exception as exc:
-                self._fail(exc)
-            return None  # nothing to hand over
-
-        state.make_request_output = make_request_output
+    def _on_tokens(self, detokenizer: Any, token_ids: list[int]) -> None:
+        try:
+            self._hand_out(self._reader.piece(0, next_text(detokenizer, token_ids), token_ids))
+        except Exception as exc:
+            self._fail(exc)
 
     def _put(self, output: Any) -> None:
         """Called by vLLM with a RequestOutput or an exception, which it must get none of."""

@@ -13,6 +13,7 @@ from forebay.engines.vllm_impl.deltas import VllmDeltas
 from forebay.engines.vllm_impl.launch import Launcher
 from forebay.engines.vllm_impl.launched import Launched
 from forebay.engines.vllm_impl.stats import EngineCounters, render_metrics
+from forebay.engines.vllm_impl.steps import Steps
 from forebay.engines.vllm_impl.warmup import WARM_UP
 from forebay.errors import ContextTooLong, EngineUnavailable, InvalidRequest
 from forebay.settings import Settings
@@ -31,6 +32,7 @@ class VllmEngine:
         self._counters = EngineCounters()
         self._launcher = Launcher(settings, source, device, self._counters)
         self._launched: Launched | None = None
+        self._steps: Steps | None = None
         self._open: set[str] = set()
         self._closed = False
 
@@ -48,6 +50,7 @@ class VllmEngine:
         if self._closed:
             raise EngineUnavailable("The engine was closed while it started.")
         self._launched = launched
+        self._steps = Steps(launched.llm.output_processor)
         self._counters.num_open = launched.llm.output_processor.get_num_unfinished_requests
         for request in WARM_UP:
             async for _ in self.generate(request):
@@ -57,7 +60,7 @@ class VllmEngine:
 
     async def close(self, timeout_s: float) -> None:
         self._closed = True
-        launched, self._launched = self._launched, None
+        launched, self._launched, self._steps = self._launched, None, None
         if launched is not None and self._open and not launched.dead:
             try:
                 await launched.llm.abort(list(self._open))
@@ -104,7 +107,8 @@ class VllmEngine:
     def generate(self, request: GenerationRequest) -> VllmDeltas:
         launched = self._running()
         _check_request(request, launched.info)
-        return VllmDeltas(launched, request, self._open)
+        assert self._steps is not None
+        return VllmDeltas(launched, self._steps, request, self._open)
 
     def _running(self) -> Launched:
         launched = self._launched

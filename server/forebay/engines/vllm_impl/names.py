@@ -66,13 +66,18 @@ METHODS = (
     VllmName("vllm.v1.engine.output_processor", "OutputProcessor", (), ("get_num_unfinished_requests",)),
     VllmName(
         "vllm.v1.engine.output_processor",
-        "RequestState.make_request_output",
-        ("new_token_ids", "pooling_output", "finish_reason"),
+        "OutputProcessor.process_outputs",
+        ("engine_core_outputs", "engine_core_timestamp", "iteration_stats", "weight_version"),
     ),
-    VllmName("vllm.v1.engine.detokenizer", "BaseIncrementalDetokenizer.get_next_output_text", ("finished", "delta")),
+    VllmName("vllm.v1.engine.detokenizer", "BaseIncrementalDetokenizer", (), ("decode_next",)),
     VllmName("vllm.v1.metrics.loggers", "StatLoggerBase.record", ("scheduler_stats", "iteration_stats")),
 )
 OUTPUTS = (
+    VllmName(
+        "vllm.v1.engine",
+        "EngineCoreOutput",
+        ("request_id", "new_token_ids", "finish_reason", "events", "num_nans_in_logits"),
+    ),
     VllmName("vllm.outputs", "RequestOutput", ("outputs", "finished", "metrics", "num_cached_tokens")),
     VllmName(
         "vllm.outputs", "CompletionOutput", ("index", "text", "token_ids", "logprobs", "finish_reason", "stop_reason")
