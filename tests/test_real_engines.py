@@ -162,7 +162,8 @@ def test_the_engines_own_metrics_count_what_was_asked(client: openai.OpenAI, rea
 
 @pytest.mark.parametrize("real", ["vllm"], indirect=True)
 def test_the_models_threads_have_a_core_each(real: ServerProcess) -> None:
-    """Those that compute and no others: what the engine and the compiler start beside them runs where it likes."""
+    """Those that compute and no others: what the engine and the compiler start beside them runs where it likes. The
+    event loop runs where the engine's main thread does not."""
     everywhere, cores = os.sched_getaffinity(0), plan_threads(Settings(engine="vllm")).own_cpus
     if not cores or len(everywhere) == 1:
         pytest.skip("there are not as many threads as cores, or there is one")
@@ -173,6 +174,8 @@ def test_the_models_threads_have_a_core_each(real: ServerProcess) -> None:
     bound = [cpus for cpus in affinities if cpus != everywhere]
     assert sorted(bound, key=min) == [{core} for core in sorted(cores)]
     assert len(affinities) > len(bound)
+    loop, main = os.sched_getaffinity(real.process.pid), os.sched_getaffinity(engine.pid)
+    assert loop == everywhere - main
 
 
 @pytest.mark.parametrize("real", ["vllm"], indirect=True)

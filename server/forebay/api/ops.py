@@ -160,6 +160,7 @@ async def model_info(caller: ModelsCaller, services: ServicesDep) -> Response:
     known = asdict(info)
     template = known.pop("chat_template")
     known.pop("special_tokens")
+    known.pop("step_cpus")
     limits = {name: getattr(settings, name) for name in Limits.model_fields if name != "max_model_len"}
     return json_answer(
         {

@@ -15,6 +15,7 @@ class EngineInfo:
     """What runs.
 
     `num_slots`: sequences that it steps together. `special_tokens` are those that `skip_special_tokens` hides.
+    `step_cpus`: where a thread of the engine's own prepares each step; empty where it may run anywhere.
     `details` holds what the backend chose by itself (thread binding, block size, ...), for /model/info and the log.
     """
 
@@ -28,6 +29,7 @@ class EngineInfo:
     dtype: str
     chat_template: str | None = None
     special_tokens: frozenset[str] = frozenset()
+    step_cpus: tuple[int, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

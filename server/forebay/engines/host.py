@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import structlog
 
 from forebay.engines.base import Engine, EngineHealth, EngineInfo, EngineLoad
+from forebay.engines.loop_place import LoopPlace
 from forebay.engines.memory import explain_out_of_memory
 from forebay.engines.progress import ProgressWatch
 from forebay.engines.threads import call_for
@@ -68,6 +69,7 @@ class EngineHost:
         self._engine: Engine | None = None
         self._warm_up: EngineLoad | None = None
         self._retired = NO_WORK
+        self._place = LoopPlace()
         self._supervisor: asyncio.Task[None] | None = None
         self._first_load = asyncio.Event()
         self._load_began = 0.0
@@ -176,6 +178,7 @@ class EngineHost:
         self._load_s = time.monotonic() - self._load_began
         self._warm_up = engine.load()
         self.info = engine.info
+        self._place.keep_off(self.info.step_cpus)
         self._progress.reset()
         self.state = "ready"
         self._first_load.set()
@@ -220,7 +223,8 @@ class EngineHost:
             logger.exception("engine_close_failed")
 
     def _retire(self) -> Engine | None:
-        """The engine there was; what it counted stays."""
+        """The engine there was; what it counted stays. The next one's process may run anywhere again."""
+        self._place.leave()
         self._retired = self.work()
         engine, self._engine, self._warm_up = self._engine, None, None
         return engine

@@ -202,6 +202,7 @@ class Launcher:
             dtype=str(model.dtype).removeprefix("torch."),
             chat_template=text.chat_template,
             special_tokens=text.vocabulary.special_tokens,
+            step_cpus=tuple(threads.places[0]) if threads is not None and threads.places else (),
             details=details,
         )
 
