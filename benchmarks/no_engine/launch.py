@@ -77,8 +77,12 @@ class NoEngine(module.AsyncLLM):
         self.input_processor = InputProcessor(vllm_config, self.renderer)
         self._answers: dict[str, Answer] = {}
         self._is_stepping = False
-        counts: Any = SimpleNamespace(get_num_unfinished_requests=lambda: len(self._answers))
-        self.output_processor = counts
+        processor: Any = SimpleNamespace(
+            get_num_unfinished_requests=lambda: len(self._answers),
+            request_states={},  # of no request: Forebay gets records of all tokens, as vLLM's server does
+            process_outputs=None,
+        )
+        self.output_processor = processor
 
     async def add_request(
         self, request_id: str, prompt: Any, params: Any, *_: Any, priority: int = 0, **__: Any
