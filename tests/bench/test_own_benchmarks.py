@@ -82,6 +82,7 @@ def test_the_front_end_is_measured_whole(short: tuple[dict[str, Any], str]) -> N
     for job in ("whole", "one_token_a_step", "coalesced", "one_token_a_frame"):
         assert frontend[job].keys() >= {"requests_per_s", "p50_ms", "p99_ms", "tokens_per_s", "tokens_per_frame"}
         assert frontend[job]["cpu_us_per_request"] > 0
+        assert frontend[job]["rounds"] == 3
     assert frontend["whole"]["tokens_per_frame"] == 16
     assert frontend["one_token_a_frame"]["tokens_per_frame"] < 2 < frontend["coalesced"]["tokens_per_frame"]
     assert 20 < frontend["rss_idle_mib"] < 500

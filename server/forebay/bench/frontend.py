@@ -7,6 +7,7 @@ have: a key with limits and budgets, prices, ledger, logs, metrics, the exact ti
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,6 +81,7 @@ PACED = Job("one_token_a_frame", connections=96, tokens=256, stream=True, burst=
 """Slow enough that each token has a frame of its own: what one costs is in `cpu_us_per_token`."""
 SIZES = {WHOLE: 20_000, STEPS: 960, COALESCED: 3_200, PACED: 288}
 """Requests of one round, some seconds each."""
+ROUNDS = 3
 
 
 def measure(job: Job, server: OwnServer, num_requests: int, seed: int) -> dict[str, float]:
@@ -120,7 +122,8 @@ def run_frontend(
     num_open: int = 2000,
     show: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Every job after a warm-up of a tenth, then open streams. `scale` multiplies the numbers of requests."""
+    """Every job after a warm-up of a tenth, of each figure the median of `ROUNDS`; then open streams. `scale`
+    multiplies the numbers of requests."""
     found: dict[str, Any] = {"pinned": server.core is not None, "rss_idle_mib": server.rss() / MIB}
     found |= fdatasync_figures(server.data)
     show("idle: {rss_idle_mib:.0f} MiB; a page is durable in {fdatasync_p50_ms:.3f} ms".format(**found))
@@ -129,8 +132,9 @@ def run_frontend(
     for number, (job, size) in enumerate(SIZES.items()):
         num_requests = max(1, round(size * scale))
         measure(job, server, max(1, num_requests // 10), number + 100)
-        found[job.name] = {"connections": job.connections, "tokens": job.tokens}
-        found[job.name] |= measure(job, server, num_requests, number)
+        rounds = [measure(job, server, num_requests, number * ROUNDS + each) for each in range(ROUNDS)]
+        found[job.name] = {"connections": job.connections, "tokens": job.tokens, "rounds": ROUNDS}
+        found[job.name] |= {figure: statistics.median(each[figure] for each in rounds) for figure in rounds[0]}
         show(line_of(job.name, found[job.name]))
     found["rss_after_load_mib"] = server.rss() / MIB
     if num_open:
