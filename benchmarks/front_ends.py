@@ -27,7 +27,7 @@ from forebay.bench.client import Target
 from forebay.bench.cores import pinned, two_cores
 from forebay.bench.datasets import DatasetOptions
 from forebay.bench.environment import environment
-from forebay.bench.frontend import SCRIPTED, SEQUENCES
+from forebay.bench.frontend import SCRIPTED, SEQUENCES, first_failure
 from forebay.bench.intervals import MIN_PAIRS, ratio_of
 from forebay.bench.own_server import OwnServer, accounting_server
 from forebay.bench.plan import Plan, Step
@@ -54,7 +54,7 @@ LOADS = {
     "whole": Load(connections=16, tokens=16, stream=False, num_requests=2000, figure="requests_per_s"),
     "streams": Load(connections=32, tokens=256, stream=True, num_requests=160, figure="tokens_per_s"),
 }
-"""The second makes a frame of each token."""
+"""The second makes a frame of each token in vLLM's server."""
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def measure(server: OwnServer, load: Load, seed: int) -> dict[str, float]:
     ran = run_quick(run_step(plan, step, seed))
     cpu_s, result = server.cpu_s() - before_s, ran.result
     if result["failed"]:
-        raise SystemExit(f"Requests failed: {result['error_counts']}, {ran.outcomes[0].message}")
+        raise SystemExit(f"Requests failed: {result['error_counts']}, {first_failure(ran.outcomes)}")
     num_tokens = result["total_output_tokens"]
     return {
         "requests_per_s": result["request_throughput"],

@@ -4,8 +4,8 @@
     python benchmarks/no_engine/launch.py vllm --model DIRECTORY ...
 
 Everything of vLLM's is real, configuration, tokenizer, template and the classes of its outputs, but for AsyncLLM: ours
-gives each request a token once its reader has taken the one before, so each has a frame of its own, and starts no other
-process. vLLM's server gets whole answers whole, as it asks for them.
+gives each request a token once its reader has taken the one before, and starts no other process. Forebay takes tokens
+without waiting, and a few leave together. vLLM's server gets whole answers whole, as it asks for them.
 """
 
 from __future__ import annotations

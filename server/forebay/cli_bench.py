@@ -14,6 +14,7 @@ from forebay.bench.flags import (
     add_figures,
     add_load,
     add_target,
+    at_least_one,
     json_object,
     positive,
     read_plan,
@@ -65,12 +66,12 @@ def _add_cache(commands: Any) -> None:
     cache.add_argument("--base-url", default="http://127.0.0.1:8000", help="default %(default)s")
     add_target(cache)
     add = cache.add_argument_group("load").add_argument
-    add("--num-requests", type=whole, default=2000, help="default %(default)s")
-    add("--num-questions", type=whole, default=200, help="different ones, default %(default)s")
+    add("--num-requests", type=at_least_one, default=2000, help="default %(default)s")
+    add("--num-questions", type=at_least_one, default=200, help="different ones, default %(default)s")
     add("--skew", type=float, default=1.0, help="exponent of Zipf's law, default %(default)g")
     add("--reworded", type=float, default=0.3, help="share of requests in other words, default %(default)g")
-    add("--max-tokens", type=whole, default=128, help="of an answer; those that it cuts short are not stored")
-    add("--max-concurrency", type=whole, default=8, help="requests at once, default %(default)s")
+    add("--max-tokens", type=at_least_one, default=128, help="of an answer; those that it cuts short are not stored")
+    add("--max-concurrency", type=at_least_one, default=8, help="requests at once, default %(default)s")
     add("--no-stream", action="store_true", help="ask for whole answers")
     add("--extra-body", type=json_object, default={}, metavar="JSON", help="fields for every request's body")
     add("--seed", type=int, default=0, help="default %(default)s")
@@ -87,10 +88,10 @@ def _add_own(commands: Any) -> None:
     engine = commands.add_parser("engine", help="tokens a second through HTTP against the bare engine's, in turn")
     engine.add_argument("--engine", choices=get_args(EngineName), default="auto", help="default %(default)s")
     engine.add_argument("--model", help="a directory or a hub id; default: the demo model")
-    engine.add_argument("--streams", type=whole, nargs="+", default=[16, 32], help="at once, default 16 32")
+    engine.add_argument("--streams", type=at_least_one, nargs="+", default=[16, 32], help="at once, default 16 32")
     engine.add_argument("--pairs", type=whole, default=MIN_PAIRS, help="default %(default)s, no fewer")
-    engine.add_argument("--tokens", type=whole, default=64, help="of each answer, default %(default)s")
-    engine.add_argument("--input-len", type=whole, default=32, help="tokens of a prompt, default %(default)s")
+    engine.add_argument("--tokens", type=at_least_one, default=64, help="of each answer, default %(default)s")
+    engine.add_argument("--input-len", type=at_least_one, default=32, help="tokens of a prompt, default %(default)s")
     engine.set_defaults(run=_engine)
     guard = commands.add_parser(
         "guard", help="the front end against a raw ASGI app; exit code 1 where it has slowed down"

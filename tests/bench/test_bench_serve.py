@@ -227,3 +227,28 @@ def test_flags_that_make_no_sense_are_refused(words: list[str], sentence: str, c
 
     assert main(["bench", *words, "--model", "m"]) == 2
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--max-concurrency", "0"),
+        ("--num-prompts", "0"),
+        ("--input-len", "0"),
+        ("--output-len", "0"),
+        ("--num-turns", "0"),
+        ("--num-prefixes", "0"),
+        ("--num-distinct", "0"),
+        ("--range-ratio", "-0.1"),
+        ("--range-ratio", "1.1"),
+    ],
+)
+def test_numbers_that_no_load_can_have_are_refused(flag: str, value: str, capsys: Any) -> None:
+    """Exit code 2, and the flag and value are named."""
+    from forebay.cli import main
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "serve", flag, value])
+    said = capsys.readouterr().err
+    assert flag in said
+    assert repr(value) in said

@@ -34,8 +34,14 @@ def add_load(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("load").add_argument
     add("--request-rate", type=positive, nargs="+", default=[float("inf")], help="requests/s, or inf (the default)")
     add("--burstiness", type=positive, default=1.0, help="gamma shape of the gaps: 1 Poisson, less is burstier")
-    add("--max-concurrency", type=whole, nargs="+", default=[None], help="most requests at once; default no bound")
-    add("--num-prompts", type=whole, nargs="+", default=[1000], help="requests a step, default 1000")
+    add(
+        "--max-concurrency",
+        type=at_least_one,
+        nargs="+",
+        default=[None],
+        help="most requests at once; default no bound",
+    )
+    add("--num-prompts", type=at_least_one, nargs="+", default=[1000], help="requests a step, default 1000")
     add("--num-warmups", type=whole, default=0, help="requests before each step that are not counted")
     add("--no-stream", action="store_true", help="ask for whole answers")
     add("--ignore-eos", action="store_true", help="answers as long as asked for (vLLM, Forebay)")
@@ -48,13 +54,13 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("dataset").add_argument
     add("--dataset-name", choices=DATASETS, default="random", help="default %(default)s")
     add("--dataset-path", type=Path, help="of custom (JSON lines), sharegpt (JSON), burstgpt (CSV)")
-    add("--input-len", type=whole, default=128, help="tokens of a made-up prompt, default %(default)s")
-    add("--output-len", type=whole, help="tokens of an answer at most; default 128, or what the file says")
-    add("--range-ratio", type=float, default=0.0, help="lengths vary by this share of themselves, default 0")
+    add("--input-len", type=at_least_one, default=128, help="tokens of a made-up prompt, default %(default)s")
+    add("--output-len", type=at_least_one, help="tokens of an answer at most; default 128, or what the file says")
+    add("--range-ratio", type=share, default=0.0, help="lengths vary by this share of themselves, default 0")
     add("--prefix-len", type=whole, default=0, help="tokens that prompts have in common")
-    add("--num-prefixes", type=whole, default=10, help="of prefix_repetition, default %(default)s")
-    add("--num-turns", type=whole, default=4, help="of multi_turn, default %(default)s")
-    add("--num-distinct", type=whole, default=100, help="prompts of cache_replay, default %(default)s")
+    add("--num-prefixes", type=at_least_one, default=10, help="of prefix_repetition, default %(default)s")
+    add("--num-turns", type=at_least_one, default=4, help="of multi_turn, default %(default)s")
+    add("--num-distinct", type=at_least_one, default=100, help="prompts of cache_replay, default %(default)s")
     add("--skew", type=float, default=1.0, help="of cache_replay: exponent of Zipf's law, default %(default)g")
     add("--token-ids", type=_range, default=range(1000, 30_000), metavar="LOW:HIGH", help="default 1000:30000")
 
@@ -142,6 +148,18 @@ def whole(text: str) -> int:
     if int(text) < 0:
         raise ValueError(f"{text} is below 0")
     return int(text)
+
+
+def at_least_one(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError(f"{text} is below 1")
+    return int(text)
+
+
+def share(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise ValueError(f"{text} is not from 0 to 1")
+    return float(text)
 
 
 def _range(text: str) -> range:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from forebay.bench.datasets import DatasetOptions
 from forebay.bench.datasets.session import Turn
 from forebay.bench.disk import IN_MEMORY_MS, fdatasync_figures
 from forebay.bench.load import Form
+from forebay.bench.outcome import Outcome
 from forebay.bench.own_server import OwnServer, accounting_server
 from forebay.bench.plan import Plan, Step
 from forebay.bench.quick import run_quick
@@ -92,7 +93,7 @@ def measure(job: Job, server: OwnServer, num_requests: int, seed: int) -> dict[s
     cpu_s = server.cpu_s() - before_s
     result = ran.result
     if result["failed"]:
-        raise ConfigurationError(f"Requests failed: {result['error_counts']}, {ran.outcomes[0].message}.")
+        raise ConfigurationError(f"Requests failed: {result['error_counts']}, {first_failure(ran.outcomes)}.")
     num_tokens = result["total_output_tokens"]
     num_frames = sum(len(outcome.itls_s) + 1 for outcome in ran.outcomes)
     return {
@@ -105,6 +106,11 @@ def measure(job: Job, server: OwnServer, num_requests: int, seed: int) -> dict[s
         "tokens_per_frame": num_tokens / num_frames,
         "client_cpu_share": result["client_cpu_share"],
     }
+
+
+def first_failure(outcomes: Sequence[Outcome]) -> str:
+    """In words; there is one."""
+    return next(outcome.message for outcome in outcomes if outcome.failure is not None)
 
 
 @contextmanager

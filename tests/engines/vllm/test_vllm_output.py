@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,21 @@ def test_closed_without_a_process_it_leaves_nothing() -> None:
     output.close()
     output.close()
     assert not output.folder.exists()
+
+
+def test_sockets_have_room_under_a_long_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path longer than a socket's may be is gone round, and one that fits is used."""
+    for name, is_used in (("a" * 80, False), ("b", len(os.fsencode(tmp_path)) < 50)):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        output = ProcessOutput()
+        try:
+            assert (output.folder.parent == folder) == is_used
+            with socket.socket(socket.AF_UNIX) as vllms:
+                vllms.bind(str(output.folder / str(uuid.uuid4())))
+        finally:
+            output.close()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import socket
 import tempfile
@@ -15,6 +16,11 @@ RECORD_MARK = "\x1e"
 """Begins a line that is a log record: a JSON array of level, logger name and message. Others are plain text."""
 
 NUM_KEPT_LINES = 40
+
+MOST_SOCKET_BYTES = 107
+"""Of a socket's path (unix(7))."""
+SOCKET_NAME = "/forebay-12345678/01234567-89ab-cdef-0123-456789abcdef"
+"""As long as our folder's and the name that vLLM gives a socket in it."""
 
 logger = logging.getLogger("vllm.process")
 
@@ -30,7 +36,7 @@ class ProcessOutput:
         self.starting = True
         self._tail: deque[str] = deque(maxlen=NUM_KEPT_LINES)
         self._last_error: str | None = None
-        self.folder = Path(tempfile.mkdtemp(prefix="forebay-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="forebay-", dir=_folder_for_sockets()))
         self.address = str(self.folder / "output")
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.address)
@@ -86,3 +92,9 @@ class ProcessOutput:
         if self.starting and level == logging.WARNING:
             level = logging.DEBUG
         logging.getLogger(name).log(level, "%s", message)
+
+
+def _folder_for_sockets() -> str:
+    """That for temporary files, unless its path is too long for a socket's."""
+    folder = tempfile.gettempdir()
+    return folder if len(os.fsencode(folder + SOCKET_NAME)) <= MOST_SOCKET_BYTES else "/tmp"  # noqa: S108 - mkdtemp's
