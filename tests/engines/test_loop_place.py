@@ -19,6 +19,7 @@ from forebay.settings import Settings
 
 CPUS = os.sched_getaffinity(0)
 
+# With one CPU there is nothing to keep off: `keep_off` leaves the thread where it is.
 pytestmark = pytest.mark.skipif(len(CPUS) < 2, reason="two CPUs are needed")
 
 

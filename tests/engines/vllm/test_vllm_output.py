@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -80,17 +81,17 @@ def test_closed_without_a_process_it_leaves_nothing() -> None:
 
 def test_sockets_have_room_under_a_long_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path longer than a socket's may be is gone round, and one that fits is used."""
-    for name, is_used in (("a" * 80, False), ("b", len(os.fsencode(tmp_path)) < 50)):
-        folder = tmp_path / name
-        folder.mkdir()
-        monkeypatch.setattr("tempfile.tempdir", str(folder))
-        output = ProcessOutput()
-        try:
-            assert (output.folder.parent == folder) == is_used
-            with socket.socket(socket.AF_UNIX) as vllms:
-                vllms.bind(str(output.folder / str(uuid.uuid4())))
-        finally:
-            output.close()
+    (long := tmp_path / ("a" * 80)).mkdir()
+    with TemporaryDirectory(dir="/tmp") as short:
+        for folder, is_used in ((long, False), (Path(short), True)):
+            monkeypatch.setattr("tempfile.tempdir", str(folder))
+            output = ProcessOutput()
+            try:
+                assert (output.folder.parent == folder) == is_used
+                with socket.socket(socket.AF_UNIX) as vllms:
+                    vllms.bind(str(output.folder / str(uuid.uuid4())))
+            finally:
+                output.close()
 
 
 @pytest.fixture

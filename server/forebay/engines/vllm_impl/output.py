@@ -97,4 +97,6 @@ class ProcessOutput:
 def _folder_for_sockets() -> str:
     """That for temporary files, unless its path is too long for a socket's."""
     folder = tempfile.gettempdir()
-    return folder if len(os.fsencode(folder + SOCKET_NAME)) <= MOST_SOCKET_BYTES else "/tmp"  # noqa: S108 - mkdtemp's
+    if len(os.fsencode(folder + SOCKET_NAME)) <= MOST_SOCKET_BYTES:
+        return folder
+    return "/tmp"  # noqa: S108 - what is made there has a name of chance and is its owner's alone (mkdtemp)
