@@ -26,6 +26,7 @@ import httpx
 from forebay.bench.client import Target
 from forebay.bench.cores import pinned, two_cores
 from forebay.bench.datasets import DatasetOptions
+from forebay.bench.disk import fdatasync_figures
 from forebay.bench.environment import environment
 from forebay.bench.frontend import SCRIPTED, SEQUENCES, first_failure
 from forebay.bench.intervals import MIN_PAIRS, ratio_of
@@ -140,7 +141,8 @@ def main() -> None:
             "vllm": stack.enter_context(vllm_server(args.model, core)),
         }
         stack.enter_context(pinned(client_core))
-        found = {name: compare(servers, load, args.rounds) for name, load in LOADS.items()}
+        found: dict[str, Any] = fdatasync_figures(servers["forebay"].data)
+        found |= {name: compare(servers, load, args.rounds) for name, load in LOADS.items()}
     print(json.dumps({"front_ends": found, "environment": where}, indent=2))
 
 

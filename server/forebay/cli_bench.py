@@ -5,21 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from forebay.bench.flags import (
     CHAT,
     add_dataset,
-    add_figures,
+    add_goodput,
     add_load,
+    add_results,
     add_target,
     at_least_one,
     json_object,
     positive,
     read_plan,
     read_target,
+    refuse_others,
     whole,
+    with_results,
 )
 from forebay.bench.intervals import MIN_PAIRS
 from forebay.bench.peers import PEERS
@@ -37,8 +41,6 @@ def add_bench_commands(bench: argparse.ArgumentParser) -> None:
     commands = bench.add_subparsers(required=True, metavar="{serve,compare,cache,engine,frontend,guard,soak,short}")
     serve = commands.add_parser("serve", help="put a load on a server and measure it, at one or several rates")
     serve.add_argument("--base-url", default="http://127.0.0.1:8000", help="default %(default)s")
-    serve.add_argument("--result-dir", type=Path, help="write JSON and CSV there")
-    serve.add_argument("--report", action="store_true", help="PNG charts and one HTML file too; needs forebay[bench]")
     compare = commands.add_parser("compare", help="two servers in turn, or two sets of results: ratios with intervals")
     compare.add_argument("first", metavar="A", nargs="?", help="a URL, a result file or a folder of them")
     compare.add_argument("second", metavar="B", nargs="?", help="the same; the same load goes to both URLs")
@@ -48,15 +50,17 @@ def add_bench_commands(bench: argparse.ArgumentParser) -> None:
         help="in place of A and B: Forebay against this server, both started here on the same --model: "
         + "; ".join(f"{name}: {what}" for name, what in PEERS.items()),
     )
-    compare.add_argument("--kv-cache-mib", type=whole, default=1024, help="of each vLLM with --peer, default 1024")
+    compare.add_argument("--kv-cache-mib", type=at_least_one, help="of each vLLM with --peer, default 1024")
     compare.add_argument("--pairs", type=whole, default=7, help="default %(default)s, no fewer")
     compare.add_argument("--json", action="store_true", help="one JSON object")
-    for parser, run in ((serve, _serve), (compare, _compare)):
+    for parser in (serve, compare):
         add_target(parser)
         add_load(parser)
         add_dataset(parser)
-        add_figures(parser)
-        parser.set_defaults(run=run)
+        add_goodput(parser)
+    add_results(serve)
+    serve.set_defaults(run=_serve)
+    compare.set_defaults(run=partial(_compare, compare))
     _add_cache(commands)
     _add_own(commands)
 
@@ -121,7 +125,7 @@ def _serve(args: argparse.Namespace) -> int:
     from forebay.bench.serve import run_plan
     from forebay.bench.summary import summary
 
-    plan = read_plan(args, args.base_url)
+    plan = with_results(read_plan(args, args.base_url), args)
     folder: Path | None = args.result_dir
     if args.report:
         check_charts()
@@ -135,8 +139,9 @@ def _serve(args: argparse.Namespace) -> int:
     return EXIT_FAILURES if any(each.result["failed"] for each in ran) else 0
 
 
-def _compare(args: argparse.Namespace) -> int:
+def _compare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from forebay.bench.compare import as_json, compare, table
+    from forebay.bench.environment import environment
     from forebay.bench.results import read_results
     from forebay.cli_data import print_json
 
@@ -144,15 +149,19 @@ def _compare(args: argparse.Namespace) -> int:
     are_urls = [place.startswith(("http://", "https://")) for place in places]
     if len(places) != (0 if args.peer else 2):
         raise ConfigurationError("Compare A and B, or give --peer.")
+    where = {"environment": environment()}
     if args.peer or all(are_urls):
         sides = _run_pairs(args)
     elif not any(are_urls):
         sides = (read_results(Path(args.first)), read_results(Path(args.second)))
+        why = "results were measured already, it changes nothing about them."
+        refuse_others(parser, args, "command", "first", "second", "json", why=why)
+        where = {}  # theirs is in them
     else:
         raise ConfigurationError("Compare two URLs or two sets of results.")
     compared = compare(*sides)
     if args.json:
-        print_json(as_json(compared))
+        print_json({"compare": as_json(compared)} | where)
     else:
         print(table(compared))
     return 0
@@ -163,11 +172,13 @@ def _run_pairs(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dic
     from forebay.bench.quick import run_quick
     from forebay.bench.side_by_side import REST_S, side_by_side
 
+    if args.kv_cache_mib and not args.peer:
+        raise ConfigurationError("--kv-cache-mib: only servers of --peer are started here.")
     plan = read_plan(args, args.first or "")
     if len(plan.steps) != 1 or args.pairs < MIN_PAIRS:
         raise ConfigurationError(f"Servers are compared under one load, {MIN_PAIRS} pairs at least.")
     with (
-        side_by_side(args.peer, args.model, args.kv_cache_mib, plan, _note)
+        side_by_side(args.peer, args.model, args.kv_cache_mib or 1024, plan, _note)
         if args.peer
         else nullcontext((plan, read_plan(args, args.second)))
     ) as plans:
@@ -250,11 +261,13 @@ def _guard(args: argparse.Namespace) -> int:
 
 
 def _soak(args: argparse.Namespace) -> int:
+    from forebay.bench.environment import environment
     from forebay.bench.soak import run_soak
     from forebay.cli_data import print_json
 
+    where = environment()
     found, faults = run_soak(args.minutes, args.rate, args.seed, _note)
-    print_json(found)
+    print_json({"soak": found, "environment": where})
     for fault in faults:
         _note(fault)
     return EXIT_FAILURES if faults else 0

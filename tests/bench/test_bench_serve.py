@@ -127,6 +127,9 @@ async def test_requests_come_when_the_file_says(server: ServerProcess, tmp_path:
     late_s = [outcome.start_s - due for outcome, due in zip(ran.outcomes, (0, 0.1, 0.3), strict=True)]
     assert min(late_s) >= -0.001
     assert max(late_s) < 0.5
+    short = await run_one(server, Step(9), dataset=DatasetOptions("custom", path), self_timed=True)
+    assert (short.result["num_prompts"], short.result["num_prompts_asked"], short.result["completed"]) == (3, 9, 3)
+    assert "The dataset holds 3 requests, not 9." in summary("all", short.result)
     with pytest.raises(ConfigurationError, match="self-timed"):
         await run_one(server, Step(3), self_timed=True)
 
@@ -219,6 +222,10 @@ def check_page(page: str) -> None:
         (["compare", "http://127.0.0.1:1", "somewhere"], "two URLs or two sets"),
         (["compare", "nowhere", "somewhere"], "nowhere is no result file"),
         (["compare", "http://127.0.0.1:1", "http://127.0.0.1:2", "--pairs", "6"], "7 pairs at least"),
+        (
+            ["compare", "http://127.0.0.1:1", "http://127.0.0.1:2", "--kv-cache-mib", "9"],
+            "--kv-cache-mib: only servers",
+        ),
     ],
 )
 def test_flags_that_make_no_sense_are_refused(words: list[str], sentence: str, capsys: Any) -> None:

@@ -49,10 +49,11 @@ def test_two_servers_in_turn(server: ServerProcess, keyed_server: ServerProcess,
     slow = '{"metadata":{"forebay_first_token_ms":"5"}}'
     same = forebay("bench", "compare", server.url, server.base_url, *load, "--extra-body", slow, data_dir=tmp_path)
     assert same.returncode == 0, same.stderr
-    found = json.loads(same.stdout)["median_ttft_ms"]
+    found = json.loads(same.stdout)["compare"]["median_ttft_ms"]
     assert found["pairs"] == 7
     assert found["ratio_95"][0] <= found["ratio"] <= found["ratio_95"][1]
     assert found["a"] >= 5
+    assert json.loads(same.stdout)["environment"].keys() >= {"commit", "cpu", "packages"}
     refused = forebay("bench", "compare", server.url, keyed_server.url, *load, "--model", "scripted", data_dir=tmp_path)
     assert refused.returncode == 2
     assert "B fails: {'status_401': 4}" in refused.stderr
@@ -67,4 +68,9 @@ def test_two_folders_of_results(tmp_path: Path) -> None:
     ran = forebay("bench", "compare", str(tmp_path / "a"), str(tmp_path / "b"), data_dir=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert "0.500 (0.500 to 0.500)" in ran.stdout
+    useless = forebay(
+        "bench", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--num-prompts", "9", data_dir=tmp_path
+    )
+    assert useless.returncode == 2
+    assert "--num-prompts: results were measured already" in useless.stderr
     assert ran.stdout.rstrip().endswith("worse")

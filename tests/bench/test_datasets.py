@@ -101,10 +101,35 @@ def test_burstgpt(tmp_path: Path) -> None:
     sessions = make_sessions(DatasetOptions("burstgpt", path, num_prompts=9), 1, as_text=False)
     found = [(session.at_s, len(session.turns[0].prompt), session.turns[0].max_tokens) for session in sessions]
     assert found == [(0, 472, 18), (113, 4, 76)]
+    (first,) = make_sessions(DatasetOptions("burstgpt", path, num_prompts=1, output_len=3), 1, as_text=False)
+    assert (len(first.turns[0].prompt), first.turns[0].max_tokens) == (472, 3)
+
+
+def test_no_more_of_a_trace_is_read_than_is_asked_for(tmp_path: Path) -> None:
+    """What comes later in it, for which nobody asks, may be anything."""
+    path = tmp_path / "trace.csv"
+    path.write_text("Timestamp,Request tokens,Response tokens\n1,2,3\n4,none,none\n")
+    assert len(make_sessions(DatasetOptions("burstgpt", path, num_prompts=1), 1, as_text=True)) == 1
+    with pytest.raises(ConfigurationError, match=r"trace\.csv"):
+        make_sessions(DatasetOptions("burstgpt", path, num_prompts=2), 1, as_text=True)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_conversations_of_a_file_add_up_to_the_requests_asked_for(timed: bool, tmp_path: Path) -> None:
+    """Five requests of conversations of two, two and three: one of them is cut short."""
+    path = tmp_path / "lines.jsonl"
+    talks: list[dict[str, object]] = [{"turns": ["a", "b"]}, {"turns": ["c", "d"]}, {"turns": ["e", "f", "g"]}]
+    path.write_text("\n".join(json.dumps(talk | ({"at": at} if timed else {})) for at, talk in enumerate(talks)))
+    sessions = make_sessions(DatasetOptions("custom", path, num_prompts=5), 1, as_text=True)
+    assert sum(len(session.turns) for session in sessions) == 5
+    if timed:
+        assert [len(session.turns) for session in sessions] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("name", ["custom", "sharegpt", "burstgpt"])
-@pytest.mark.parametrize("content", [None, "", "{}", '{"prompt": 3}', "[{}]", "Timestamp\n1\n"])
+@pytest.mark.parametrize(
+    "content", [None, "", "{}", '{"prompt": 3}', '{"turns": []}', '{"turns": "a"}', "[{}]", "Timestamp\n1\n"]
+)
 def test_a_file_that_is_not_in_its_form_is_refused(name: str, content: str | None, tmp_path: Path) -> None:
     """In a sentence that names the file, for every dataset that is read from one."""
     path = tmp_path / "data"

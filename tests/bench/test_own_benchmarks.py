@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import psutil
 import pytest
 
 from doc_tables import benchmark_table
+from forebay.bench.frontend import SCRIPTED, WHOLE, measure
 from forebay.bench.outcome import Outcome
+from forebay.bench.own_server import accounting_server
 from forebay.bench.short import run_short
 from forebay.bench.soak import Seen, drift, slope
+from forebay.errors import ConfigurationError
 from support.command import forebay
 from support.server import SERVER_ROOT
 
@@ -25,7 +29,7 @@ def test_a_short_soak_ends_with_books_that_are_right(tmp_path: Path) -> None:
     """Some clients leave, nothing fails, the ledger is whole, and every token received was settled."""
     ran = forebay("bench", "soak", "--minutes", "0.04", "--rate", "60", data_dir=tmp_path)
     assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
+    found = json.loads(ran.stdout)["soak"]
     assert found["completed"] > 50
     assert found["left"] > 5
     assert found["ledger"].endswith("whole.")
@@ -42,6 +46,12 @@ def test_a_benchmark_that_is_killed_leaves_no_server(tmp_path: Path) -> None:
         (server,) = psutil.Process(bench.pid).children()
         bench.kill()
     server.wait(20)
+
+
+def test_a_round_whose_requests_fail_has_no_figures() -> None:
+    """The first answer that was no answer says why, in the server's words."""
+    with accounting_server(*SCRIPTED) as server, pytest.raises(ConfigurationError, match=r"'status_401': 4.*API key"):
+        measure(WHOLE, replace(server, key="wrong"), 4, seed=0)
 
 
 def test_growth_is_the_median_of_slopes() -> None:
@@ -113,6 +123,9 @@ def test_the_readme_shows_what_was_measured_last(short: tuple[dict[str, Any], st
     assert short[0]["environment"]["cpu"] in table
     assert f"| {short[0]['frontend']['whole']['requests_per_s']:,.0f} |" in table
     assert table.count("\n| 16 | ") == 1
+    assert "scripted on scripted (cpu), connections" in table
+    assert f"a page durable in {short[0]['frontend']['fdatasync_p50_ms']:.2f} ms" in table
+    assert f"uvicorn {short[0]['environment']['packages']['uvicorn']}" in table
 
 
 def test_the_report_has_front_end_and_model(short: tuple[dict[str, Any], str]) -> None:
@@ -120,3 +133,6 @@ def test_the_report_has_front_end_and_model(short: tuple[dict[str, Any], str]) -
     found, page = short
     assert [step["max_concurrency"] for step in found["serve"]] == [1, 4, 16]
     assert all(text in page for text in ("The front end alone", "one token a frame", "conc16", "<svg", "Environment"))
+    assert "Medians of 3 rounds" in page
+    assert 'aria-label="Requests a second that met every objective' in page
+    assert all(0 <= step["request_goodput"] <= step["request_throughput"] for step in found["serve"])

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from forebay import __version__
+from forebay.bench.environment import environment
 
 ROOT = Path(__file__).parents[2]
 PROOFS = ROOT / "docs" / "proofs"
@@ -36,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def proof() -> Proof:
     """`proof(name, claim, **figures)`: what was shown, and by which figures."""
     began = time.monotonic()
+    where = environment()
 
     def write(name: str, claim: str, **figures: Any) -> None:
         today = datetime.now(UTC).strftime("%Y-%m-%d")
@@ -46,28 +44,13 @@ def proof() -> Proof:
             "figures": figures,
             "took_s": round(time.monotonic() - began, 1),
             "date": today,
-            "forebay": __version__,
-            "commit": commit(),
-            "machine": {
-                "cores": os.cpu_count(),
-                "system": f"{platform.system()} {platform.machine()}",
-                "python": platform.python_version(),
-                "sqlite": sqlite3.sqlite_version,
-            },
+            "commit": where["commit"],
+            "environment": where | {"sqlite": sqlite3.sqlite_version},
         }
         (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         write_table(folder)
 
     return write
-
-
-def commit() -> str:
-    """Of the tree that is proven; with a `+` where it has changes of its own."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "server") else "")
 
 
 def write_table(folder: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_peer_is_started_asked_the_same_and_stopped(peer: str, tmp_path: Path,
         words, env=child_environment({"TMPDIR": str(tmp_path)}), capture_output=True, text=True, timeout=1800
     )
     assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
+    found = json.loads(ran.stdout)["compare"]
     assert found["output_throughput"]["pairs"] == 7
     assert found["median_ttft_ms"]["b"] > 0
     commands = [line for line in ran.stderr.splitlines() if line.startswith(("A: ", "B: "))]

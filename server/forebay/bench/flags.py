@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,15 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     add("--token-ids", type=_range, default=range(1000, 30_000), metavar="LOW:HIGH", help="default 1000:30000")
 
 
-def add_figures(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("figures").add_argument
-    add("--goodput", nargs="+", default=[], metavar="NAME:MS", help="SLOs on ttft, tpot, e2el")
+def add_goodput(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--goodput", nargs="+", default=[], metavar="NAME:MS", help="SLOs on ttft, tpot, e2el")
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """What is written, and where."""
+    add = parser.add_argument_group("results").add_argument
+    add("--result-dir", type=Path, help="write JSON and CSV there")
+    add("--report", action="store_true", help="PNG charts and one HTML file too; needs forebay[bench]")
     add("--metric-percentiles", type=_percentiles, default=[50, 90, 95, 99], help="default 50,90,95,99")
     add("--label", default=time.strftime("forebay-bench-%Y%m%d-%H%M%S"), help="what files are called")
     add("--metadata", action="append", default=[], metavar="NAME=VALUE", help="written to the results")
@@ -111,13 +118,27 @@ def read_plan(args: argparse.Namespace, base_url: str) -> Plan:
         burstiness=args.burstiness,
         self_timed=args.self_timed,
         num_warmups=args.num_warmups,
-        percentiles=args.metric_percentiles,
         slos_ms=_slos(args.goodput),
         seed=time.time_ns() % 2**31 if args.seed is None else args.seed,
+    )
+
+
+def with_results(plan: Plan, args: argparse.Namespace) -> Plan:
+    """And the flags of `add_results`."""
+    return replace(
+        plan,
+        percentiles=args.metric_percentiles,
         label=args.label,
         metadata=_pairs(args.metadata, "="),
         keep_texts=args.save_detailed,
     )
+
+
+def refuse_others(parser: argparse.ArgumentParser, args: argparse.Namespace, *used: str, why: str) -> None:
+    """Raises ConfigurationError that names a flag of the parser that was given and is none of the `used`."""
+    for name, value in vars(args).items():
+        if name not in used and value != parser.get_default(name):
+            raise ConfigurationError(f"--{name.replace('_', '-')}: {why}")
 
 
 def _slos(words: list[str]) -> dict[str, float]:

@@ -55,7 +55,8 @@ async def run_step(plan: Plan, step: Step, seed: int) -> Ran:
         if plan.num_warmups:
             warm = _sessions(plan, plan.num_warmups, seed + WARMUP_SEED)
             await run_load(client, form, warm, [0.0] * len(warm), max_concurrency=step.max_concurrency)
-        progress = Progress(step.name, sum(len(session.turns) for session in sessions))
+        num_prompts = sum(len(session.turns) for session in sessions)
+        progress = Progress(step.name, num_prompts)
         share = CpuShare()
         outcomes, duration_s = await run_load(
             client,
@@ -69,7 +70,7 @@ async def run_step(plan: Plan, step: Step, seed: int) -> Ran:
         progress.close()
     finally:
         client.close()
-    result = _described(plan, step, seed) | figures(outcomes, duration_s, plan.percentiles, plan.slos_ms)
+    result = _described(plan, step, seed, num_prompts) | figures(outcomes, duration_s, plan.percentiles, plan.slos_ms)
     return Ran(step, result | {"client_cpu_share": share.read()}, outcomes)
 
 
@@ -94,8 +95,8 @@ def details(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _described(plan: Plan, step: Step, seed: int) -> dict[str, Any]:
-    """The settings of the step, first in its file."""
+def _described(plan: Plan, step: Step, seed: int, num_prompts: int) -> dict[str, Any]:
+    """The settings of the step, first in its file. `num_prompts`: how many the dataset had."""
     backend = "openai-chat" if plan.target.is_chat else "openai"
     return {
         "date": time.strftime("%Y%m%d-%H%M%S"),
@@ -104,7 +105,8 @@ def _described(plan: Plan, step: Step, seed: int) -> dict[str, Any]:
         "label": plan.label,
         "model_id": plan.model,
         "tokenizer_id": None,
-        "num_prompts": step.num_prompts,
+        "num_prompts": num_prompts,
+        "num_prompts_asked": step.num_prompts,
         **plan.metadata,
         "request_rate": "inf" if math.isinf(step.request_rate) else step.request_rate,
         "burstiness": plan.burstiness,

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 
 from forebay.bench.client import Target
 from forebay.bench.datasets import DatasetOptions
 from forebay.bench.environment import environment
-from forebay.bench.frontend import SIZES, on_two_cores, run_frontend
+from forebay.bench.frontend import ROUNDS, SIZES, on_two_cores, run_frontend
 from forebay.bench.guard import measure_ratios
 from forebay.bench.own_server import open_server
 from forebay.bench.plan import Plan, Step
@@ -25,6 +26,11 @@ from forebay.bench.summary import summary
 LOADS = ((1, 6), (4, 16), (16, 48))
 """(connections, requests) on the model, each with `PROMPT_LEN` and `OUTPUT_LEN` tokens."""
 PROMPT_LEN, OUTPUT_LEN = 64, 64
+SLOS_MS = {"ttft": 450.0, "tpot": 40.0}
+"""What goodput asks of the model: the limits of MLPerf Inference v5.0 for interactive use (Llama 2 70B)."""
+NOTE = f"""Medians of {ROUNDS} rounds. Scripted engine without delays, server on one core, client on another; a key with
+limits and budgets, prices, ledger, logs, metrics and the exact tier of the cache on. The yardstick is a raw ASGI app
+that sends answers made beforehand."""
 COLUMNS = (
     ("requests_per_s", "requests/s", ".0f"),
     ("tokens_per_s", "tokens/s", ".0f"),
@@ -45,9 +51,10 @@ def run_short(folder: Path, flags: Sequence[str], *, scale: float, show: Callabl
     with on_two_cores() as server:
         frontend = run_frontend(server, scale=scale, num_open=max(100, round(2000 * min(scale, 1))), show=show)
         ratios = measure_ratios(server, scale=scale / 2, show=show)
-    ran = _on_model(flags, scale, show)
+    model, ran = _on_model(flags, scale, show)
     found = {
         "environment": where,
+        "model": model,
         "frontend": frontend,
         "yardstick": {name: {"ratio": each.median, "ratio_95": [each.low, each.high]} for name, each in ratios.items()},
         "serve": [each.result for each in ran],
@@ -64,11 +71,13 @@ def page(found: Mapping[str, Any], ran: Sequence[Ran]) -> str:
     charts = check_charts()
     body = _frontend_part(found["frontend"], found["yardstick"])
     body += steps_table([(each.step.name, each.result) for each in ran])
+    body += facts(found["model"] | {"SLOs of goodput, ms": SLOS_MS})
     body += "".join(chart(name, charts.as_svg(figure)) for name, figure in charts.draw(ran).items())
     return document(f"Forebay benchmarks, {found['environment']['time'][:10]}", body, found["environment"])
 
 
-def _on_model(flags: Sequence[str], scale: float, show: Callable[[str], None]) -> list[Ran]:
+def _on_model(flags: Sequence[str], scale: float, show: Callable[[str], None]) -> tuple[dict[str, str], list[Ran]]:
+    """(name, engine and device of the model, its steps)"""
     steps = [Step(max(1, round(num * scale)), max_concurrency=connections) for connections, num in LOADS]
     with open_server(*flags) as server:
         plan = Plan(
@@ -77,9 +86,12 @@ def _on_model(flags: Sequence[str], scale: float, show: Callable[[str], None]) -
             DatasetOptions(input_len=PROMPT_LEN, output_len=OUTPUT_LEN),
             ignore_eos=True,
             num_warmups=2,
+            slos_ms=SLOS_MS,
             seed=time.time_ns() % 2**31,
         )
-        return run_quick(run_plan(plan, lambda each: show(summary(each.step.name, each.result))))
+        health = httpx.get(f"{server.url}/health").json()
+        model = {"name": health["model_name"], "engine": health["engine"], "device": health["device"]}
+        return model, run_quick(run_plan(plan, lambda each: show(summary(each.step.name, each.result))))
 
 
 def _frontend_part(frontend: Mapping[str, Any], ratios: Mapping[str, Any]) -> str:
@@ -99,10 +111,6 @@ def _frontend_part(frontend: Mapping[str, Any], ratios: Mapping[str, Any]) -> st
     }
     if (streams := frontend.get("open_streams")) is not None:
         facts_of_it[f"an open stream ({streams['num']} of them)"] = f"{streams['kib_each']:.1f} KiB"
-    note = (
-        "Scripted engine without delays, server on one core, client on another; a key with limits and budgets, prices,"
-    )
-    note += " ledger, logs and metrics on. The yardstick is a raw ASGI app that sends answers made beforehand."
     return (
-        f'<h2>The front end alone</h2>{table(heads, rows)}<p class="note">{html.escape(note)}</p>{facts(facts_of_it)}\n'
+        f'<h2>The front end alone</h2>{table(heads, rows)}<p class="note">{html.escape(NOTE)}</p>{facts(facts_of_it)}\n'
     )

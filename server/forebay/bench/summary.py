@@ -41,6 +41,8 @@ def warnings_of(result: dict[str, Any]) -> list[str]:
     said = []
     if result["error_counts"]:
         said.append("Failures: " + ", ".join(f"{num} {kind}" for kind, num in result["error_counts"].items()) + ".")
+    if result["num_prompts"] < result["num_prompts_asked"]:
+        said.append(f"The dataset holds {result['num_prompts']} requests, not {result['num_prompts_asked']}.")
     if result["num_without_usage"]:
         said.append(f"{result['num_without_usage']} answers came without usage: their tokens are not counted.")
     if result.get("client_cpu_share", 0) > BUSY:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,7 +40,10 @@ class DatasetOptions:
 
 
 def make_sessions(options: DatasetOptions, seed: int, *, as_text: bool) -> list[Session]:
-    """`options.num_prompts` requests. Raises ConfigurationError for a file that is missing or not in its form."""
+    """`options.num_prompts` requests; fewer only where a file says when they came and has no more.
+
+    Raises ConfigurationError for a file that is missing or not in its form.
+    """
     rng = random.Random(seed)
     maker = PromptMaker(rng, as_text, options.token_ids)
     if options.name in ("custom", "sharegpt", "burstgpt"):
@@ -81,7 +85,8 @@ def make_sessions(options: DatasetOptions, seed: int, *, as_text: bool) -> list[
 
 
 def _from_file(options: DatasetOptions, maker: PromptMaker, rng: random.Random) -> list[Session]:
-    """Those of the file in its order where it has times, else in a random one; from the start again if it is short."""
+    """Those of the file in the order of its times where it has them, else in a random one, from the start again if it
+    is short."""
     if options.path is None:
         raise ConfigurationError(f"The dataset {options.name} needs --dataset-path.")
     if options.name == "custom":
@@ -89,11 +94,22 @@ def _from_file(options: DatasetOptions, maker: PromptMaker, rng: random.Random) 
     elif options.name == "sharegpt":
         found = files.sharegpt(options.path, options.output_len)
     else:
-        found = files.burstgpt(options.path, maker)
+        found = files.burstgpt(options.path, maker, options.num_prompts, options.output_len)
     if all(session.at_s is not None for session in found):
-        return _from_zero(found[: options.num_prompts])
+        return _cut(_from_zero(found), options.num_prompts)
     rng.shuffle(found)
-    return [found[number % len(found)] for number in range(options.num_prompts)]
+    return _cut(itertools.cycle(found), options.num_prompts)
+
+
+def _cut(sessions: Iterable[Session], num_requests: int) -> list[Session]:
+    """As many as hold `num_requests`, the last without the turns that are too many."""
+    kept: list[Session] = []
+    for session in sessions:
+        kept.append(replace(session, turns=session.turns[:num_requests]))
+        num_requests -= len(kept[-1].turns)
+        if not num_requests:
+            break
+    return kept
 
 
 def _from_zero(sessions: Sequence[Session]) -> list[Session]:

@@ -32,7 +32,7 @@ def custom(path: Path, output_len: int | None) -> list[Session]:
         with _refused(f"{path}:{number}"):
             entry = orjson.loads(line)
             max_tokens = output_len or int(entry.get("output_tokens", 128))
-            prompts = entry["turns"] if "turns" in entry else [entry["prompt"]]
+            prompts = _turns(entry["turns"]) if "turns" in entry else [entry["prompt"]]
             at_s = float(entry["at"]) if "at" in entry else None
             sessions.append(Session(tuple(Turn(_prompt(prompt), max_tokens) for prompt in prompts), at_s))
     return _some(sessions, path)
@@ -52,18 +52,29 @@ def sharegpt(path: Path, output_len: int | None) -> list[Session]:
     return _some(sessions, path)
 
 
-def burstgpt(path: Path, maker: PromptMaker) -> list[Session]:
-    """Made-up prompts as long as those of BurstGPT's CSV, at its times; requests that failed there are left out.
+def burstgpt(path: Path, maker: PromptMaker, num: int, output_len: int | None) -> list[Session]:
+    """Made-up prompts as long as the first `num` of BurstGPT's CSV, at its times; requests that failed there are left
+    out.
 
-    Columns `Timestamp` (seconds), `Request tokens`, `Response tokens` (arXiv:2401.17644).
+    Columns `Timestamp` (seconds), `Request tokens`, `Response tokens` (arXiv:2401.17644). No more are drawn than are
+    wanted: the file has over a million.
     """
-    sessions = []
+    sessions: list[Session] = []
     with _refused(str(path)):
         for row in csv.DictReader(_read(path).decode().splitlines()):
+            if len(sessions) == num:
+                break
             asked, answered = int(row["Request tokens"]), int(row["Response tokens"])
             if asked > 0 and answered > 0:
-                sessions.append(Session((Turn(maker.draw(asked), answered),), float(row["Timestamp"])))
+                turn = Turn(maker.draw(asked), output_len or answered)
+                sessions.append(Session((turn,), float(row["Timestamp"])))
     return _some(sessions, path)
+
+
+def _turns(value: Any) -> list[Any]:
+    if isinstance(value, list) and value:
+        return value
+    raise ValueError("turns is a list of at least one text")
 
 
 def _prompt(value: Any) -> str | list[int]:
