@@ -112,7 +112,8 @@ def _distributions(ran: Sequence[Ran]) -> Figure:
         axes.set(xlabel="ms", ylabel="% within", title=metric.upper(), ylim=(0, 101))
         _scale(axes, [value * 1000 for found in by_step.values() for value in found[metric]])
         if number == 1:
-            axes.legend(fontsize=7)
+            handles, names = axes.get_legend_handles_labels()
+            figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=7)
     return figure
 
 
