@@ -85,3 +85,15 @@ async def test_fail_keeps_the_first_reason_and_drains() -> None:
     assert drain.draining
     async with asyncio.timeout(1):
         await drain.wait_begun()
+
+
+async def test_fail_shortens_a_drain_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is lost while the service ends anyway is not waited for as long as work that goes on."""
+    monkeypatch.setattr("forebay.drain.FATAL_S", 0.05)
+    drain = Drain()
+    with drain.track():
+        finishing = asyncio.create_task(drain.finish(timeout_s=60, grace_s=0.05))
+        await asyncio.sleep(0.01)
+        drain.fail("lost")
+        async with asyncio.timeout(5):
+            assert await finishing is False

@@ -6,6 +6,13 @@ import asyncio
 from types import TracebackType
 from typing import Protocol
 
+import structlog
+
+FATAL_S = 5.0
+"""What requests have to end by themselves once the engine is lost: it fails them, nothing else is to wait for."""
+
+_log = structlog.get_logger(__name__)
+
 
 class Waiting(Protocol):
     """Something that waits, and may be told not to."""
@@ -63,10 +70,12 @@ class Drain:
             one.force()
 
     def fail(self, reason: str) -> None:
-        """Something without which there is no service is lost for good: refuse new work and end the process non-zero.
-        The first reason stays."""
+        """Something without which there is no service is lost for good: refuse new work, force what has not ended after
+        `FATAL_S`, and end the process non-zero. The first reason stays."""
         if self.fatal is None:
             self.fatal = reason
+            _log.error("service_lost", reason=reason, ends_within_s=FATAL_S)
+            asyncio.get_running_loop().call_later(FATAL_S, self.force)
         self.begin()
 
     async def wait_begun(self) -> None:

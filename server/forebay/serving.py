@@ -40,8 +40,6 @@ KEEP_ALIVE_S = 65
 """Idle connections outlive the 60 s of common load balancers, so that none is closed under a request."""
 GRACE_S = 1.0
 """What requests that were told to end have to say so to their clients."""
-FATAL_DRAIN_S = 5.0
-"""What requests have to end by themselves once the engine is lost: it fails them, nothing else is to wait for."""
 CLOSE_S = 12.0
 HURRY_S = 2.0
 
@@ -239,10 +237,7 @@ class Server(_Ticking):
 
     async def _end_when_told(self) -> None:
         await self._drain.wait_begun()
-        fatal = self._drain.fatal
-        if fatal is not None:
-            _log.error("service_lost", reason=fatal)
-        timeout_s = self._services.settings.drain_timeout_s if fatal is None else FATAL_DRAIN_S
+        timeout_s = self._services.settings.drain_timeout_s
         _log.info("draining", in_flight=self._drain.in_flight, timeout_s=timeout_s)
         complete = await self._drain.finish(timeout_s, GRACE_S)
         _log.info("drained", complete=complete, in_flight=self._drain.in_flight)
