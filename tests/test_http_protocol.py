@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from forebay.observe.record import RequestRecord
-from support.listening import listening
+from support.http1 import HEAD_TIMEOUT_S, MAX_HEADER_BYTES, echoing, exchange
 
-MAX_HEADER_BYTES = 4096
-HEAD_TIMEOUT_S = 0.5
-KEEP_ALIVE_S = 1
-SILENCE_S = 5.0
 ONE = b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
-
-Ask = Callable[[bytes], Awaitable[bytes]]
-
-
-async def echo(
-    scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-) -> None:
-    """Answers with the body it got and the request's header names; on /early before the body, on /slow late."""
-    body = b""
-    if scope["path"] == "/slow":
-        await asyncio.sleep(HEAD_TIMEOUT_S / 2)
-    while scope["path"] != "/early":
-        message = await receive()
-        body += message.get("body", b"")
-        if not message.get("more_body"):
-            break
-    names = b",".join(name for name, _ in scope["headers"])
-    answer = b"%s|%s|%s" % (scope["raw_path"], body, names)
-    length = str(len(answer)).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
-    await send({"type": "http.response.body", "body": answer})
 
 
 @pytest.fixture
@@ -49,29 +22,8 @@ def records() -> list[RequestRecord]:
 
 @pytest.fixture
 async def address(records: list[RequestRecord]) -> AsyncIterator[tuple[str, int]]:
-    bounds = {"max_header_bytes": MAX_HEADER_BYTES, "head_timeout_s": HEAD_TIMEOUT_S}
-    async with listening(echo, records, **bounds, lifespan="off", timeout_keep_alive=KEEP_ALIVE_S) as address:
+    async with echoing(records) as address:
         yield address
-
-
-async def exchange(address: tuple[str, int], *pieces: bytes, pause_s: float = 0.0) -> bytes:
-    """Sends the pieces, then reads until the server closes or falls silent."""
-    reader, writer = await asyncio.open_connection(*address)
-    with contextlib.closing(writer):
-        for piece in pieces:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(pause_s)
-        got = b""
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE_S):
-                    data = await reader.read(65536)
-            except TimeoutError:
-                return got + b"<open>"
-            if not data:
-                return got
-            got += data
 
 
 def last(request: bytes) -> bytes:

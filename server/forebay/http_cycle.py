@@ -12,7 +12,13 @@ BODILESS = frozenset({204, 304})
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's, with heads written in one go, where it searches each header twice for what may not be in it."""
+    """uvicorn's, with heads written in one go, where it searches each header twice for what may not be in it.
+
+    HTTP/1.0 knows no chunks (RFC 9112, 6.1): the end of the connection ends a body of no stated length. The connection
+    is the protocol's to close, when it is told of the response's end.
+    """
+
+    _ends_with_connection = False
 
     async def receive(self) -> Any:
         message = await super().receive()
@@ -73,8 +79,11 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive and not closes:
             lines.append(b"connection: close\r\n")
         if self.chunked_encoding is None and status not in BODILESS and self.scope["method"] != "HEAD":
-            self.chunked_encoding = True
-            lines.append(b"transfer-encoding: chunked\r\n")
+            if self.scope["http_version"] == "1.0":
+                self._ends_with_connection = True
+            else:
+                self.chunked_encoding = True
+                lines.append(b"transfer-encoding: chunked\r\n")
         head = b"".join(lines)
         if not head.count(b"\r") == head.count(b"\n") == len(lines) or b"\0" in head:
             raise RuntimeError("A header holds a line break or a NUL.")
@@ -92,6 +101,8 @@ class Cycle(RequestResponseCycle):
             if not more:
                 framed += b"0\r\n\r\n"
             self.transport.write(framed)
+        elif self._ends_with_connection:
+            self.transport.write(body)
         else:
             self.expected_content_length -= len(body)
             if self.expected_content_length < 0:
@@ -102,6 +113,4 @@ class Cycle(RequestResponseCycle):
                 raise RuntimeError("The body is shorter than its Content-Length.")
             self.response_complete = True
             self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
             self.on_response()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any, cast
 from urllib.parse import unquote
 from uuid import uuid4
 
 import httptools
 import orjson
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from forebay.errors import ApiError, HeadersTooLarge, InvalidRequest, RequestHeadTimeout, error_body
@@ -20,7 +21,10 @@ from forebay.observe.record import RequestRecord
 
 HEAD_TIMEOUT_S = 20.0
 LINGER_S = 1.0
-"""Closing on unread data resets the connection, and the client may lose the answer: data is dropped so long instead."""
+READ_AHEAD = 1
+"""Requests that wait on a connection, beside the one that is answered: a client that is not read is not seen to leave."""
+SLICE_BYTES = 4096
+"""Parsed at a time: a packet may hold thousands of heads, each of them some kilobytes here."""
 UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 UNKNOWN_METHOD = "unknown"
 
@@ -49,6 +53,18 @@ def protocol_factory(
     return build
 
 
+class ReadAhead(FlowControl):
+    """Reads on only while no more than `READ_AHEAD` requests wait."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if len(self._pipeline) <= READ_AHEAD:
+            super().resume_reading()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Cuts off heads that are too large or too slow (slowloris), with our error body.
 
@@ -70,13 +86,17 @@ class BoundedProtocol(HttpToolsProtocol):
     """Received since the last of a body: after the head these are trailers and chunk extensions."""
     _in_head = True
     _ended_head = False
-    _refused = False
+    _unparsed = b""
+    """Only while more than `READ_AHEAD` requests wait, so that nothing is read."""
+    _is_deaf = False
+    """What comes is dropped until the connection ends."""
     _head_timer: asyncio.TimerHandle | None = None
     _answering: Cycle | None = None
     """`cycle` is the newest request's, which may be pipelined."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self.flow = ReadAhead(transport, self.pipeline)
         self._writing = GatheringTransport(transport, self.turn)
         self.transport = cast(asyncio.Transport, self._writing)
         self._head_began = time.perf_counter()
@@ -95,7 +115,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._answering.client_left()
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        for begin in range(0, len(data), SLICE_BYTES):
+            if len(self.pipeline) > READ_AHEAD:
+                self._unparsed = data[begin:]
+                return
+            self._parse(data[begin : begin + SLICE_BYTES])
+
+    def _parse(self, data: bytes) -> None:
+        if self._is_deaf:
             return
         self._ended_head = not self._in_head
         self._framing_bytes += len(data)
@@ -109,7 +136,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_bytes += 1 if self._ended_head else len(data)
             if self._head_bytes > self.max_head_bytes:
                 self._refuse(HeadersTooLarge("The request's head is too large."))
-            elif self._head_timer is None and not self._refused:
+            elif self._head_timer is None and not self._is_deaf:
                 self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
         elif self._framing_bytes > self.max_head_bytes:
             self.transport.close()  # no answer: the request may have had one
@@ -130,11 +157,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         scope, version = self.scope, self.parser.get_http_version()
         url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
+        raw_path = url.path or b"/"
+        path = raw_path.decode("ascii")
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
         scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
+        scope["raw_path"] = raw_path
         scope["query_string"] = url.query or b""
         before = self.cycle
         self.cycle = cycle = Cycle(
@@ -146,16 +174,28 @@ class BoundedProtocol(HttpToolsProtocol):
             access_log=False,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue,
+            expect_100_continue=self.expect_100_continue and version != "1.0",
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
         if before is None or before.response_complete:
             self._start_asgi_task(cycle, self.app)
         else:  # pipelined: it waits for the one before
-            if self.pipeline:  # one is read ahead, because a client that is not read is not seen to leave
-                self.flow.pause_reading()
             self.pipeline.appendleft((cycle, self.app))
+            if len(self.pipeline) > READ_AHEAD:
+                self.flow.pause_reading()
+
+    def on_response_complete(self) -> None:
+        """Ends the connection where the answer said so, else goes on with what was received."""
+        if self._answering is not None and not self._answering.keep_alive:
+            if self._answering.more_body:
+                self._linger()
+            else:
+                self.transport.close()
+        super().on_response_complete()
+        if self._unparsed and not self.transport.is_closing():
+            data, self._unparsed = self._unparsed, b""
+            self.data_received(data)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answering = cycle
@@ -195,11 +235,15 @@ class BoundedProtocol(HttpToolsProtocol):
         head += [b"%s: %s\r\n" % pair for pair in self.headers if pair[0] not in UPGRADE_HEADERS]
         head += [b"connection: close\r\n"] if closing else []
         self.parser = httptools.HttpRequestParser(self)
-        self.data_received(b"".join(head) + b"\r\n" + rest)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+        self._parse(b"".join(head) + b"\r\n" + rest)
 
     def _head_is_late(self) -> None:
         self._head_timer = None
-        if self._head_bytes:
+        if self._answering is not None and not self._answering.response_complete:
+            # Closing would cut the answer before it, whose end does not depend on this client's next request.
+            self._head_timer = self.loop.call_later(self.head_timeout_s, self._head_is_late)
+        elif self._head_bytes:
             self._refuse(RequestHeadTimeout(f"The request's head took longer than {self.head_timeout_s:.0f} s."))
         else:
             self.transport.close()
@@ -217,8 +261,12 @@ class BoundedProtocol(HttpToolsProtocol):
         body = orjson.dumps(error_body(error))
         head = b"content-type: application/json\r\ncontent-length: %d\r\nx-request-id: %s\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[error.status] + head % (len(body), record.request_id.encode()) + body)
-        self.transport.write_eof()
-        self._refused = True
-        self.loop.call_later(LINGER_S, self.transport.close)
+        self._linger()
         record.started, record.ended = self._head_began, time.perf_counter()
         self.observe(record)
+
+    def _linger(self) -> None:
+        """Closing on unread data resets the connection, and the client may lose the answer: data is dropped first."""
+        self._is_deaf = True
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)

@@ -66,6 +66,7 @@ class EventStream(EventSourceResponse):
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
             sep="\n",
         )
+        del self.headers["connection"]  # whether it is kept is the protocol's to say
         self._first = first
         self._generation = generation
         self._frames = frames
