@@ -22,7 +22,7 @@ from forebay.observe.record import RequestRecord
 HEAD_TIMEOUT_S = 20.0
 LINGER_S = 1.0
 READ_AHEAD = 1
-"""Requests that wait on a connection, beside the one that is answered: a client that is not read is not seen to leave."""
+"""Requests that wait on a connection behind the one answered: a client that is not read is not seen to leave."""
 SLICE_BYTES = 4096
 """Parsed at a time: a packet may hold thousands of heads, each of them some kilobytes here."""
 UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
