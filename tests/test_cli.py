@@ -17,6 +17,7 @@ from forebay import __version__
 from forebay.settings import Settings
 from support.server import SERVER_ROOT, ServerProcess
 
+FREE_PORTS = {"FOREBAY_PORT": "0", "FOREBAY_ADMIN_PORT": "0"}
 READ_FROM_ELSEWHERE = {"local_model_path", "model_name", "xdg_cache_home", "xdg_data_home"}
 """Variables of other programs, read for what they mean there; they have no flag."""
 
@@ -25,7 +26,7 @@ def forebay(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "forebay", *args],
-        env={**inherited, "PYTHONPATH": str(SERVER_ROOT), "COLUMNS": "200", **env},
+        env={**inherited, "PYTHONPATH": str(SERVER_ROOT), "COLUMNS": "200", **FREE_PORTS, **env},
         capture_output=True,
         text=True,
         timeout=60,

@@ -7,6 +7,7 @@ import contextlib
 import json
 import platform
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "version":
             return _version()
         if args.command == "bench":  # no server's settings, so that none of those can be wrong
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was measured is kept, what runs is ended
             return int(args.run(args))
         settings = Settings(**{name: value for name, value in vars(args).items() if name in Settings.model_fields})
         if args.command == "serve":

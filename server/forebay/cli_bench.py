@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -21,12 +19,11 @@ from forebay.bench.flags import (
     positive,
     read_plan,
     read_target,
-    refuse_others,
     whole,
     with_results,
 )
 from forebay.bench.intervals import MIN_PAIRS
-from forebay.bench.peers import PEERS
+from forebay.cli_compare import add_compare
 from forebay.errors import ConfigurationError
 from forebay.settings import EngineName
 
@@ -41,26 +38,13 @@ def add_bench_commands(bench: argparse.ArgumentParser) -> None:
     commands = bench.add_subparsers(required=True, metavar="{serve,compare,cache,engine,frontend,guard,soak,short}")
     serve = commands.add_parser("serve", help="put a load on a server and measure it, at one or several rates")
     serve.add_argument("--base-url", default="http://127.0.0.1:8000", help="default %(default)s")
-    compare = commands.add_parser("compare", help="two servers in turn, or two sets of results: ratios with intervals")
-    compare.add_argument("first", metavar="A", nargs="?", help="a URL, a result file or a folder of them")
-    compare.add_argument("second", metavar="B", nargs="?", help="the same; the same load goes to both URLs")
-    compare.add_argument(
-        "--peer",
-        choices=PEERS,
-        help="in place of A and B: Forebay against this server, both started here on the same --model: "
-        + "; ".join(f"{name}: {what}" for name, what in PEERS.items()),
-    )
-    compare.add_argument("--kv-cache-mib", type=at_least_one, help="of each vLLM with --peer, default 1024")
-    compare.add_argument("--pairs", type=whole, default=7, help="default %(default)s, no fewer")
-    compare.add_argument("--json", action="store_true", help="one JSON object")
-    for parser in (serve, compare):
-        add_target(parser)
-        add_load(parser)
-        add_dataset(parser)
-        add_goodput(parser)
+    add_target(serve)
+    add_load(serve)
+    add_dataset(serve)
+    add_goodput(serve)
     add_results(serve)
     serve.set_defaults(run=_serve)
-    compare.set_defaults(run=partial(_compare, compare))
+    add_compare(commands)
     _add_cache(commands)
     _add_own(commands)
 
@@ -111,7 +95,7 @@ def _add_own(commands: Any) -> None:
     soak.set_defaults(run=_soak)
     short = commands.add_parser("short", help="front end and a model in a few minutes, as JSON and HTML")
     short.add_argument("--out", type=Path, default=Path("docs/benchmarks"), help="default %(default)s")
-    short.add_argument("--engine", default="auto", help="of the model, default %(default)s")
+    short.add_argument("--engine", choices=get_args(EngineName), default="auto", help="of the model, default auto")
     short.add_argument("--model", help="default: the demo model")
     short.add_argument("--scale", type=positive, default=1.0, help="of the numbers of requests, default 1")
     short.set_defaults(run=_short)
@@ -121,7 +105,7 @@ def _serve(args: argparse.Namespace) -> int:
     from forebay.bench.environment import environment
     from forebay.bench.quick import run_quick
     from forebay.bench.report import check_charts, write_report
-    from forebay.bench.results import write_results
+    from forebay.bench.results import check_folder, write_csv, write_step
     from forebay.bench.serve import run_plan
     from forebay.bench.summary import summary
 
@@ -130,61 +114,28 @@ def _serve(args: argparse.Namespace) -> int:
     if args.report:
         check_charts()
         folder = folder or Path()
-    where = environment()
-    ran = run_quick(run_plan(plan, lambda each: print(summary(each.step.name, each.result), flush=True)))
     if folder is not None:
-        paths = write_results(folder, ran, where, detailed=args.save_detailed)
-        paths += write_report(folder, plan.label, ran, where) if args.report else []
-        print("\n".join(str(path) for path in paths))
-    return EXIT_FAILURES if any(each.result["failed"] for each in ran) else 0
+        check_folder(folder, "--result-dir")
+    where = environment()
+    ran: list[Ran] = []
+    paths: list[Path] = []
 
+    def keep(each: Ran) -> None:
+        ran.append(each)
+        if folder is not None:
+            paths.append(write_step(folder, each, where, detailed=args.save_detailed))
+        print(summary(each.step.name, each.result), flush=True)
 
-def _compare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
-    from forebay.bench.compare import as_json, compare, table
-    from forebay.bench.environment import environment
-    from forebay.bench.results import read_results
-    from forebay.cli_data import print_json
-
-    places = [place for place in (args.first, args.second) if place is not None]
-    are_urls = [place.startswith(("http://", "https://")) for place in places]
-    if len(places) != (0 if args.peer else 2):
-        raise ConfigurationError("Compare A and B, or give --peer.")
-    where = {"environment": environment()}
-    if args.peer or all(are_urls):
-        sides = _run_pairs(args)
-    elif not any(are_urls):
-        sides = (read_results(Path(args.first)), read_results(Path(args.second)))
-        why = "results were measured already, it changes nothing about them."
-        refuse_others(parser, args, "command", "first", "second", "json", why=why)
-        where = {}  # theirs is in them
-    else:
-        raise ConfigurationError("Compare two URLs or two sets of results.")
-    compared = compare(*sides)
-    if args.json:
-        print_json({"compare": as_json(compared)} | where)
-    else:
-        print(table(compared))
-    return 0
-
-
-def _run_pairs(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    from forebay.bench.compare import run_pairs
-    from forebay.bench.quick import run_quick
-    from forebay.bench.side_by_side import REST_S, side_by_side
-
-    if args.kv_cache_mib and not args.peer:
-        raise ConfigurationError("--kv-cache-mib: only servers of --peer are started here.")
-    plan = read_plan(args, args.first or "")
-    if len(plan.steps) != 1 or args.pairs < MIN_PAIRS:
-        raise ConfigurationError(f"Servers are compared under one load, {MIN_PAIRS} pairs at least.")
-    with (
-        side_by_side(args.peer, args.model, args.kv_cache_mib or 1024, plan, _note)
-        if args.peer
-        else nullcontext((plan, read_plan(args, args.second)))
-    ) as plans:
-        rest_s = REST_S if args.peer else 0.0
-        ran = run_quick(run_pairs(*plans, args.pairs, None if args.json else _show_pair, rest_s=rest_s))
-    return [each.result for each in ran[0]], [each.result for each in ran[1]]
+    try:
+        run_quick(run_plan(plan, keep))
+    finally:  # what was measured is kept, whatever ends the run
+        if folder is not None and ran:
+            paths.append(folder / f"{plan.label}.csv")
+            write_csv(paths[-1], [each.result for each in ran])
+            paths += write_report(folder, plan.label, ran, where) if args.report else []
+            print("\n".join(str(path) for path in paths), flush=True)
+    failed = any(each.result["failed"] or each.result["num_warmups_failed"] for each in ran)
+    return EXIT_FAILURES if failed else 0
 
 
 def _cache(args: argparse.Namespace) -> int:
@@ -284,8 +235,3 @@ def _short(args: argparse.Namespace) -> int:
 
 def _note(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _show_pair(first: Ran, second: Ran) -> None:
-    rates = " against ".join(f"{ran.result['request_throughput']:.1f}" for ran in (first, second))
-    print(f"pair: {rates} requests/s", flush=True)

@@ -186,10 +186,17 @@ def test_the_command_writes_what_tools_read(server: ServerProcess, tmp_path: Pat
     check_page((tmp_path / "run.html").read_text())
 
 
+async def test_a_warm_up_that_failed_is_told(server: ServerProcess) -> None:
+    """The figures may be those of a cold server."""
+    ran = await run_one(server, Step(2), num_warmups=3, extra_body={"temperature": 99})
+    assert ran.result["num_warmups_failed"] == 3
+    assert "3 requests of the warm-up failed" in summary("all", ran.result)
+
+
 async def test_a_server_that_only_refuses_has_a_report_too(server: ServerProcess, tmp_path: Path) -> None:
     """Without charts, with what was refused."""
     ran = await run_one(server, Step(3), extra_body={"temperature": 99})
-    assert "Failures: 3 status_400." in summary("all", ran.result)
+    assert "Failures: 3 status_400: {" in summary("all", ran.result)
     (path,) = write_report(tmp_path, "run", [ran], {})
     assert "3 status_400" in path.read_text()
     assert "<svg" not in path.read_text()
@@ -217,6 +224,13 @@ def check_page(page: str) -> None:
     [
         (["serve", "--goodput", "speed:1"], "'speed' is none of"),
         (["serve", "--goodput", "ttft"], "is not NAME:VALUE"),
+        (["serve", "--goodput", "tpot:9", "--no-stream"], "--goodput: a whole answer (--no-stream) has no tpot"),
+        (["serve", "--result-dir", "/proc/none"], "--result-dir /proc/none: nothing can be written there"),
+        (["serve", "--result-dir", __file__], "--result-dir"),
+        (["serve", "--label", "a/b"], "--label: 'a/b' is no name of a file"),
+        (["serve", "--label", ""], "--label: '' is no name"),
+        (["serve", "--metadata", "seed=3"], "--metadata: 'seed' is no name for it"),
+        (["serve", "--metadata", "=3"], "--metadata: ''"),
         (["serve", "--max-concurrency", "1", "2", "--num-prompts", "1", "2", "3"], "2 steps want one number"),
         (["serve", "--dataset-name", "custom"], "needs --dataset-path"),
         (["compare", "http://127.0.0.1:1", "somewhere"], "two URLs or two sets"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from forebay.bench.compare import compare
+from forebay.bench.compare import as_json, compare, table
 from forebay.errors import ConfigurationError
 from support.command import forebay
 from support.server import ServerProcess
@@ -41,6 +41,29 @@ def test_too_few_or_unpaired_results_are_refused() -> None:
         compare(results([1.0] * 6), results([1.0] * 6))
     with pytest.raises(ConfigurationError, match="come in pairs"):
         compare(results([1.0] * 8), results([1.0] * 7))
+
+
+def test_results_of_unlike_loads_or_with_failures_have_no_ratio() -> None:
+    """The sentence says which field, and what is no figure."""
+    good = {"request_throughput": 2.0, "max_concurrency": 4, "failed": 0}
+    for other, sentence in (
+        ({"failed": 3}, "B has 3 failures"),
+        ({"max_concurrency": 64}, "not asked the same: max_concurrency 4 and 64"),
+        ({"request_throughput": "x"}, "request_throughput of a result is no figure: 'x'"),
+        ({"request_throughput": -5}, "no figure: -5"),
+    ):
+        with pytest.raises(ConfigurationError, match=sentence):
+            compare([good] * 7, [good | other] * 7)
+    with pytest.raises(ConfigurationError, match="no figure in common"):
+        compare([{}] * 7, [{}] * 7)
+
+
+def test_a_figure_of_nothing_is_shown_without_a_ratio() -> None:
+    """Goodput is asked for where one of them may have none."""
+    (goodput,) = compare(results([5.0] * 7, "request_goodput"), results([0.0] * 7, "request_goodput"))
+    assert (goodput.first, goodput.second, goodput.ratio, goodput.verdict) == (5, 0, None, "no ratio")
+    assert as_json([goodput])["request_goodput"]["ratio"] is None
+    assert table([goodput]).endswith("no ratio")
 
 
 def test_two_servers_in_turn(server: ServerProcess, keyed_server: ServerProcess, tmp_path: Path) -> None:

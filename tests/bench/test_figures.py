@@ -49,6 +49,16 @@ def test_goodput_wants_every_objective_met() -> None:
     assert figures(outcomes, 0.5, slos_ms={"e2el": 91})["request_goodput"] == 4
 
 
+def test_what_was_not_measured_meets_no_objective() -> None:
+    """No TTFT of a whole answer, no TPOT without usage; an answer of one token has no TPOT that could be too long."""
+    whole = Outcome(0, latency_s=0.1, output_tokens=5, status=200)
+    without_usage = answer(0, 0.05, [0.01] * 4, 5)
+    without_usage.output_tokens = None
+    short = answer(0, 0.05, [], 1)
+    for outcome, met in ((whole, 0), (without_usage, 0), (short, 1)):
+        assert figures([outcome], 1.0, slos_ms={"ttft": 100, "tpot": 50})["request_goodput"] == met
+
+
 def test_no_answer_at_all_is_zeros() -> None:
     """A server that only refuses has figures too."""
     found = figures([Outcome(status=503, failure="status")], 1.0, slos_ms={"ttft": 1})

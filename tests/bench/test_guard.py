@@ -37,6 +37,7 @@ def test_one_slow_round_of_seven_does_not_fail() -> None:
 def test_a_job_that_is_no_longer_measured_is_a_loss() -> None:
     """A guard cannot be silenced by leaving out what it guards."""
     assert losses({}, {"coalesced": 1.0}) == ["coalesced is in the baseline and was not measured."]
+    assert losses({"whole": ratio(0.1, 0.2, 0.3)}, {}) == ["whole is measured and not in the baseline."]
 
 
 def test_a_baseline_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_without_redis_py(tmp_path: Path) -> None:
     env = {"PYTHONPATH": str(SERVER_ROOT), "FOREBAY_DATA_DIR": str(tmp_path), "FOREBAY_REDIS_URL": "redis://localhost"}
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | env | {"FOREBAY_ENGINE": "scripted"},
+        env=os.environ | env | {"FOREBAY_ENGINE": "scripted", "FOREBAY_PORT": "0", "FOREBAY_ADMIN_PORT": "0"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -11,11 +11,12 @@ from support.server import SERVER_ROOT
 
 
 def forebay(*args: str, data_dir: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """On a data folder; warnings are errors."""
+    """On a data folder; warnings are errors. A server takes a port that is free."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("FOREBAY_")}
+    own = {"FOREBAY_DATA_DIR": str(data_dir), "FOREBAY_PORT": "0", "FOREBAY_ADMIN_PORT": "0"}
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "forebay", *args],
-        env={**inherited, "PYTHONPATH": str(SERVER_ROOT), "COLUMNS": "200", "FOREBAY_DATA_DIR": str(data_dir), **env},
+        env={**inherited, "PYTHONPATH": str(SERVER_ROOT), "COLUMNS": "200", **own, **env},
         capture_output=True,
         text=True,
         timeout=60,

@@ -22,9 +22,9 @@ def figures(
     percentiles: Sequence[float] = PERCENTILES,
     slos_ms: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Failed requests count in `failed` and `error_counts` only. Times in milliseconds, rates a second.
+    """Failed requests count in `failed` and the `error_` fields only. Times in milliseconds, rates a second.
 
-    `request_goodput` is None without SLOs. A whole answer has neither TTFT nor TPOT: it meets an SLO on those.
+    `request_goodput` is None without SLOs. `error_messages` has the first of each kind.
     """
     whole = [outcome for outcome in outcomes if outcome.failure is None and not outcome.left]
     total_input = sum(outcome.prompt_tokens or 0 for outcome in whole)
@@ -44,7 +44,9 @@ def figures(
         "total_cached_tokens": sum(outcome.cached_tokens for outcome in whole),
         "cache_counts": dict(Counter(outcome.cache for outcome in whole if outcome.cache)),
         "num_without_usage": sum(outcome.output_tokens is None for outcome in whole),
+        "num_without_ttft": sum(outcome.ttft_s is None for outcome in whole),
         "error_counts": dict(Counter(outcome.kind for outcome in outcomes if outcome.failure is not None)),
+        "error_messages": {each.kind: each.message for each in reversed(outcomes) if each.failure is not None},
     }
     if slos_ms:
         found["request_goodput"] = sum(meets(outcome, slos_ms) for outcome in whole) / duration_s
@@ -80,9 +82,13 @@ def percentile_name(percent: float) -> str:
 
 
 def meets(outcome: Outcome, slos_ms: Mapping[str, float]) -> bool:
-    """Whether a whole answer came within every one of `slos_ms`, which are named as in `SLOS`."""
-    took = {"ttft": outcome.ttft_s, "tpot": outcome.tpot_s, "e2el": outcome.latency_s}
-    return all((took[name] or 0.0) * 1000 <= limit for name, limit in slos_ms.items())
+    """Whether an answer came within every one of `slos_ms`, named as in `SLOS`: what was not measured did not.
+
+    An answer of one token has no TPOT to be too long.
+    """
+    tpot_s = 0.0 if outcome.ttft_s is not None and outcome.output_tokens in (0, 1) else outcome.tpot_s
+    took = {"ttft": outcome.ttft_s, "tpot": tpot_s, "e2el": outcome.latency_s}
+    return all((s := took[name]) is not None and s * 1000 <= limit for name, limit in slos_ms.items())
 
 
 def tokens_by_time(whole: Sequence[Outcome], width_s: float = 1.0) -> list[float]:

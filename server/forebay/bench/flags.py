@@ -94,6 +94,9 @@ def read_target(args: argparse.Namespace, base_url: str) -> Target:
 
 def read_plan(args: argparse.Namespace, base_url: str) -> Plan:
     """Raises ConfigurationError for flags that do not go together."""
+    slos_ms = _slos(args.goodput)
+    if args.no_stream and (unmeasured := slos_ms.keys() - {"e2el"}):
+        raise ConfigurationError(f"--goodput: a whole answer (--no-stream) has no {unmeasured.pop()}.")
     dataset = DatasetOptions(
         name=args.dataset_name,
         path=args.dataset_path,
@@ -118,13 +121,15 @@ def read_plan(args: argparse.Namespace, base_url: str) -> Plan:
         burstiness=args.burstiness,
         self_timed=args.self_timed,
         num_warmups=args.num_warmups,
-        slos_ms=_slos(args.goodput),
+        slos_ms=slos_ms,
         seed=time.time_ns() % 2**31 if args.seed is None else args.seed,
     )
 
 
 def with_results(plan: Plan, args: argparse.Namespace) -> Plan:
     """And the flags of `add_results`."""
+    if not args.label or args.label.startswith(".") or {"/", "\0"} & set(args.label):
+        raise ConfigurationError(f"--label: {args.label!r} is no name of a file.")
     return replace(
         plan,
         percentiles=args.metric_percentiles,

@@ -64,7 +64,7 @@ def read_baseline(path: Path) -> dict[str, float]:
 
 
 def losses(measured: Mapping[str, Ratio], baseline: Mapping[str, float]) -> list[str]:
-    """A sentence for each job of the baseline that was lost or has become too slow; none: the guard is content."""
+    """A sentence for each job that is in one of them only or has become too slow; none: the guard is content."""
     found = []
     for name, before in baseline.items():
         now = measured.get(name)
@@ -72,7 +72,7 @@ def losses(measured: Mapping[str, Ratio], baseline: Mapping[str, float]) -> list
             found.append(f"{name} is in the baseline and was not measured.")
         elif now.high < ALLOWED * before:
             found.append(f"{name}: {now} of the yardstick, all below {ALLOWED:g} of the baseline's {before:.3f}.")
-    return found
+    return found + [f"{name} is measured and not in the baseline." for name in measured if name not in baseline]
 
 
 def _pair(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,26 @@ from forebay.bench.serve import Ran, details, latencies
 from forebay.errors import ConfigurationError
 
 
-def write_results(folder: Path, ran: Sequence[Ran], where: dict[str, Any], *, detailed: bool) -> list[Path]:
-    """`<label>-<step>.json` each and `<label>.csv`; the paths. `detailed` adds the lists of single requests.
+def check_folder(folder: Path, flag: str) -> None:
+    """Makes it. Raises ConfigurationError that names `flag` where nothing can be written there: before a load, not
+    after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as exc:
+        raise ConfigurationError(f"{flag} {folder}: nothing can be written there: {exc.strerror}.") from exc
+
+
+def write_step(folder: Path, ran: Ran, where: dict[str, Any], *, detailed: bool) -> Path:
+    """`<label>-<step>.json`. `detailed` adds the lists of single requests.
 
     `where` is the environment, taken before anything was run.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for each in ran:
-        path = folder / f"{each.result['label']}-{each.step.name}.json"
-        lists = latencies(each.outcomes) | (details(each.outcomes) if detailed else {})
-        result = each.result | lists | {"environment": where}
-        path.write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2) + b"\n")
-        paths.append(path)
-    path = folder / f"{ran[0].result['label']}.csv"
-    write_csv(path, [each.result for each in ran])
-    return [*paths, path]
+    path = folder / f"{ran.result['label']}-{ran.step.name}.json"
+    lists = latencies(ran.outcomes) | (details(ran.outcomes) if detailed else {})
+    path.write_bytes(orjson.dumps(ran.result | lists | {"environment": where}, option=orjson.OPT_INDENT_2) + b"\n")
+    return path
 
 
 def write_csv(path: Path, results: Sequence[dict[str, Any]]) -> None:

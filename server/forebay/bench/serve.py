@@ -35,7 +35,9 @@ class Ran:
 
 
 async def run_plan(plan: Plan, on_step: Callable[[Ran], None] = lambda ran: None) -> list[Ran]:
-    """Every step. Raises ConfigurationError where the server does not say what models it has and none is given."""
+    """Every step. Raises ConfigurationError where the server does not say what models it has and none is given, and for
+    metadata that would hide a field of the results."""
+    _check_metadata(plan)
     if plan.model is None:
         plan = replace(plan, model=await _first_model(plan))
     ran = []
@@ -51,10 +53,12 @@ async def run_step(plan: Plan, step: Step, seed: int) -> Ran:
     sessions = _sessions(plan, step.num_prompts, seed)
     due_s = _due(plan, step, sessions, seed)
     client = Client(plan.target)
+    num_cold = 0
     try:
         if plan.num_warmups:
             warm = _sessions(plan, plan.num_warmups, seed + WARMUP_SEED)
-            await run_load(client, form, warm, [0.0] * len(warm), max_concurrency=step.max_concurrency)
+            warmed, _ = await run_load(client, form, warm, [0.0] * len(warm), max_concurrency=step.max_concurrency)
+            num_cold = sum(outcome.failure is not None for outcome in warmed)
         num_prompts = sum(len(session.turns) for session in sessions)
         progress = Progress(step.name, num_prompts)
         share = CpuShare()
@@ -71,7 +75,7 @@ async def run_step(plan: Plan, step: Step, seed: int) -> Ran:
     finally:
         client.close()
     result = _described(plan, step, seed, num_prompts) | figures(outcomes, duration_s, plan.percentiles, plan.slos_ms)
-    return Ran(step, result | {"client_cpu_share": share.read()}, outcomes)
+    return Ran(step, result | {"num_warmups_failed": num_cold, "client_cpu_share": share.read()}, outcomes)
 
 
 def latencies(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -116,6 +120,16 @@ def _described(plan: Plan, step: Step, seed: int, num_prompts: int) -> dict[str,
         "seed": seed,
         "goodput_slos_ms": dict(plan.slos_ms),
     }
+
+
+def _check_metadata(plan: Plan) -> None:
+    own = {
+        *_described(replace(plan, metadata={}), plan.steps[0], 0, 0),
+        *figures([], 1.0, plan.percentiles, {"ttft": 1}),
+    }
+    own |= {"", "num_warmups_failed", "client_cpu_share", "environment", *latencies([]), *details([])}
+    if taken := plan.metadata.keys() & own:
+        raise ConfigurationError(f"--metadata: {taken.pop()!r} is no name for it: the results have one of their own.")
 
 
 def _sessions(plan: Plan, num_prompts: int, seed: int) -> list[Session]:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 
-from forebay.bench.client import Target
+from forebay.bench.client import Client, Target
 from forebay.bench.datasets import DatasetOptions
 from forebay.bench.environment import environment
 from forebay.bench.frontend import ROUNDS, SIZES, on_two_cores, run_frontend
@@ -20,6 +19,7 @@ from forebay.bench.own_server import open_server
 from forebay.bench.plan import Plan, Step
 from forebay.bench.quick import run_quick
 from forebay.bench.report import cells, chart, check_charts, document, facts, steps_table, table, titles
+from forebay.bench.results import check_folder
 from forebay.bench.serve import Ran, run_plan
 from forebay.bench.summary import summary
 
@@ -45,13 +45,14 @@ COLUMNS = (
 def run_short(folder: Path, flags: Sequence[str], *, scale: float, show: Callable[[str], None]) -> list[Path]:
     """`<date>.json` and `<date>.html` in the folder. `flags` are those of `forebay serve` for the model."""
     check_charts()
+    check_folder(folder, "--out")
     where = environment()
     if not where["was_quiet"]:
         show(f"Load average {where['load_average_before']}: this machine is busy, its figures are not for publication.")
+    model, ran = _on_model(flags, scale, show)  # first, because it may not be there
     with on_two_cores() as server:
         frontend = run_frontend(server, scale=scale, num_open=max(100, round(2000 * min(scale, 1))), show=show)
         ratios = measure_ratios(server, scale=scale / 2, show=show)
-    model, ran = _on_model(flags, scale, show)
     found = {
         "environment": where,
         "model": model,
@@ -59,7 +60,6 @@ def run_short(folder: Path, flags: Sequence[str], *, scale: float, show: Callabl
         "yardstick": {name: {"ratio": each.median, "ratio_95": [each.low, each.high]} for name, each in ratios.items()},
         "serve": [each.result for each in ran],
     }
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{time.strftime('%Y-%m-%d')}.{ending}" for ending in ("json", "html")]
     paths[0].write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2) + b"\n")
     paths[1].write_text(page(found, ran), encoding="utf-8")
@@ -89,9 +89,17 @@ def _on_model(flags: Sequence[str], scale: float, show: Callable[[str], None]) -
             slos_ms=SLOS_MS,
             seed=time.time_ns() % 2**31,
         )
-        health = httpx.get(f"{server.url}/health").json()
+        health = run_quick(_health(plan.target))
         model = {"name": health["model_name"], "engine": health["engine"], "device": health["device"]}
         return model, run_quick(run_plan(plan, lambda each: show(summary(each.step.name, each.result))))
+
+
+async def _health(target: Target) -> dict[str, Any]:
+    client = Client(target)
+    try:
+        return await client.fetch("/health")
+    finally:
+        client.close()
 
 
 def _frontend_part(frontend: Mapping[str, Any], ratios: Mapping[str, Any]) -> str:
