@@ -32,7 +32,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
 
 from forebay.bench.disk import fdatasync_seconds  # noqa: E402 - after the path
-from forebay.bench.intervals import median_interval  # noqa: E402 - after the path
+from forebay.bench.flags import at_least_one  # noqa: E402 - after the path
+from forebay.bench.intervals import MIN_PAIRS, median_interval  # noqa: E402 - after the path
 from forebay.bench.process import free_port  # noqa: E402 - after the path
 from forebay.settings import Settings  # noqa: E402 - after the path
 from support.server import SERVER_ROOT, ServerProcess  # noqa: E402 - after the path
@@ -246,12 +247,14 @@ def commits(target: Accounting, num_requests: int, num_connections: int) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=MIN_PAIRS)
     parser.add_argument("--requests", type=int, default=4000)
-    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--connections", type=at_least_one, default=16)
     parser.add_argument("--model", help="for `make bench-long`, which gives it to every benchmark; not used")
     parser.add_argument("--serve-nothing", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.pairs < MIN_PAIRS or args.requests < 4 * args.connections:  # a quarter of them warms up, in waves
+        parser.error(f"{MIN_PAIRS} --pairs at least, and four --requests for each of --connections")
     if args.serve_nothing:
         serve_nothing()
         return

@@ -132,6 +132,8 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--rounds", type=int, default=MIN_PAIRS)
     args = parser.parse_args()
+    if args.rounds < MIN_PAIRS:
+        parser.error(f"--rounds: {MIN_PAIRS} at least, or the ratios have no interval")
     where = environment()
     core, client_core = two_cores() or (None, None)
     with ExitStack() as stack:

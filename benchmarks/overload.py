@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -23,6 +24,7 @@ import uvloop
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "server"), str(ROOT / "tests")]
 
+from forebay.bench.flags import at_least_one, positive  # noqa: E402 - after the path
 from support.flood import Reply, flood  # noqa: E402  (the tests' support lies beside this directory, not on the path)
 from support.server import ServerProcess  # noqa: E402 - after the path
 from support.wire import post  # noqa: E402 - after the path
@@ -43,6 +45,8 @@ def measure(port: int, times: float, seconds: float) -> dict[str, Any]:
     served = [reply for reply in counted if reply.status == 200]
     refused = sorted(reply.seconds for reply in counted if reply.status == 503)
     assert len(served) + len(refused) == len(counted)
+    if not refused:
+        raise SystemExit(f"Nothing was refused at {times:g} times the capacity: raise --times or --seconds.")
     assert all(reply.retry_after_s for reply in counted if reply.status == 503)
     return {
         "offered_per_s": times * CAPACITY,
@@ -60,10 +64,12 @@ def measure(port: int, times: float, seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=float, default=10.0)
-    parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=positive, default=10.0)
+    parser.add_argument("--rounds", type=at_least_one, default=3)
     parser.add_argument("--model", help="ignored: no model runs")
     options = parser.parse_args()
+    if not 1 <= options.times < math.inf:
+        parser.error("--times: 1 at least, which is all that the engine can serve")
     with tempfile.TemporaryDirectory() as folder:
         server = ServerProcess(
             Path(folder) / "log", ["--engine", "scripted"], {"FOREBAY_MAX_NUM_SEQS": str(SLOTS)}

@@ -13,12 +13,17 @@ OTHER_TEXTS = ("reasoning", "reasoning_content", "tool_calls")
 MAX_MESSAGE = 200
 USAGE_WITHIN = 2048
 """Bytes at the end of a stream that hold its last frame."""
+MAX_TOKENS = 2**53
+"""From here on a number of tokens is not believed: JSON's numbers are exact below it."""
 
 
 class Answer:
     """Fed by a connection; fills the outcome. Times are the seconds of the clock that the caller reads."""
 
-    __slots__ = ("_body", "_done", "_finished", "_keep_text", "_last_s", "_rest", "_streams", "num_frames", "outcome")
+    __slots__ = (
+        *("_body", "_done", "_fed_s", "_finished", "_keep_text", "_last_s", "_rest", "_streams"),
+        *("num_frames", "outcome"),
+    )
 
     def __init__(self, outcome: Outcome, keep_text: bool = False) -> None:
         self.outcome = outcome
@@ -27,7 +32,7 @@ class Answer:
         self._streams = False
         self._body = bytearray()
         self._rest = b""
-        self._last_s = 0.0
+        self._last_s = self._fed_s = 0.0
         self._finished = self._done = False
 
     def head(self, status: int, headers: dict[bytes, bytes]) -> None:
@@ -42,6 +47,7 @@ class Answer:
             self._body += data
             self._last_s = now_s
             return
+        self._fed_s = now_s
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
@@ -55,6 +61,7 @@ class Answer:
         if outcome.status != 200:
             self.fail("status", bytes(self._body[:MAX_MESSAGE]).decode(errors="replace"))
         elif self._streams:
+            self._last_line()
             outcome.latency_s = (self._last_s or outcome.start_s) - outcome.start_s
             if not (self._done or self._finished):
                 self.fail("cut", "The stream ended without a finish reason and without [DONE].")
@@ -67,6 +74,19 @@ class Answer:
         """The first reason counts."""
         if self.outcome.failure is None:
             self.outcome.failure, self.outcome.message = kind, message
+
+    def _last_line(self) -> None:
+        """The last line may lack its newline. Where it breaks off, the stream was cut."""
+        if not self._rest.startswith(b"data:"):
+            return
+        data = self._rest[5:].strip()
+        try:
+            if data != b"[DONE]":
+                orjson.loads(data)
+        except ValueError:
+            self.fail("cut", "The stream ended within a line.")
+        else:
+            self._event(data, self._fed_s)
 
     def _event(self, data: bytes, now_s: float) -> None:
         if data == b"[DONE]":
@@ -117,10 +137,20 @@ class Answer:
             self.fail("malformed", f"{type(exc).__name__} in {bytes(self._body[:80])!r}")
 
     def _usage(self, usage: dict[str, Any]) -> None:
-        self.outcome.prompt_tokens = int(usage["prompt_tokens"])
-        self.outcome.output_tokens = int(usage.get("completion_tokens") or 0)
-        if details := usage.get("prompt_tokens_details"):
-            self.outcome.cached_tokens = int(details.get("cached_tokens") or 0)
+        details = usage.get("prompt_tokens_details") or {}
+        found = {
+            "prompt_tokens": usage["prompt_tokens"],
+            "completion_tokens": usage.get("completion_tokens"),
+            "cached_tokens": details.get("cached_tokens"),
+        }
+        for name, value in found.items():
+            if value is None and name != "prompt_tokens":
+                found[name] = 0
+            elif type(value) is not int or not 0 <= value < MAX_TOKENS:  # a bool is an int, too
+                self.fail("malformed", f"No number of tokens in usage: {name} is {str(value)[:80]!r}")
+                return
+        outcome = self.outcome
+        outcome.prompt_tokens, outcome.output_tokens, outcome.cached_tokens = found.values()
 
 
 class UsageOnly(Answer):

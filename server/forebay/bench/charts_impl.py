@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import io
+import itertools
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+from matplotlib.transforms import Bbox
 
 from forebay.bench.figures import samples, tokens_by_time
 from forebay.bench.outcome import Outcome
@@ -17,6 +23,10 @@ from forebay.bench.serve import Ran
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which are told apart by the colour-blind."""
+MARKERS = ("o", "^")
+"""Of the median and of the highest percentile."""
+MAX_TICKS = 5
+"""On a horizontal axis: numbers in a narrow range have many digits."""
 QUANTILES = 400
 """Points of a distribution's curve, however many requests it is made of."""
 MAX_ROWS = 300
@@ -73,27 +83,67 @@ def _saved(figure: Figure, form: str, **options: Any) -> bytes:
 
 
 def _curve(ran: Sequence[Ran]) -> Figure:
-    """Latencies over throughput, a point a step."""
-    streams = any(each.result["p50_ttft_ms"] for each in ran if "p50_ttft_ms" in each.result)
-    metrics = ("ttft", "tpot", "e2el") if streams else ("e2el",)
+    """Latencies over throughput, a point a step; colours tell lines apart, or percentiles where there is one line."""
+    metrics = [metric for metric in ("ttft", "tpot") if any(each.result[f"median_{metric}_ms"] for each in ran)]
+    metrics.append("e2el")
     figure = Figure(figsize=(4.2 * len(metrics), 3.6), layout="constrained")
-    ordered = sorted(ran, key=lambda each: float(each.result["output_throughput"]))
-    throughputs = [each.result["output_throughput"] for each in ordered]
+    lines = _lines(ran)
+    throughputs = [each.result["output_throughput"] for each in ran]
     for axes, metric in zip(_row(figure, len(metrics)), metrics, strict=True):
-        highest = 0.0
-        percentiles = _percentiles(ordered[0].result, metric)
-        for color, name in zip(COLORS, percentiles, strict=False):
-            values = [each.result[f"{name}_{metric}_ms"] for each in ordered]
-            highest = max(highest, *values)
-            axes.plot(throughputs, values, marker="o", color=color, label=name)
-        for each, throughput in zip(ordered, throughputs, strict=True):
-            at = (throughput, each.result[f"{percentiles[-1]}_{metric}_ms"])
-            axes.annotate(each.step.name, at, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
+        percentiles = _percentiles(ran[0].result, metric)
+        highest = max(each.result[f"{name}_{metric}_ms"] for each in ran for name in percentiles)
+        for number, (steps, (place, name)) in enumerate(itertools.product(lines.values(), enumerate(percentiles))):
+            style = _line_style(number // len(percentiles) if len(lines) > 1 else place)
+            points = [(each.result["output_throughput"], each.result[f"{name}_{metric}_ms"]) for each in steps]
+            axes.plot(*zip(*points, strict=True), marker=MARKERS[place], markersize=5, label=name, **style)
+            if place == len(percentiles) - 1:
+                _name_points(axes, steps, points, len(lines) > 1)
         axes.set(xlabel="output tokens/s", ylabel="ms", title=metric.upper(), ylim=(0, highest * 1.15 or 1))
         axes.margins(x=0.12)
         _scale(axes, throughputs)
-        axes.legend()
+        if len(lines) == 1:
+            axes.legend()
+        else:
+            marks = [Line2D([], [], color="#777777", linestyle="", marker=mark) for mark in MARKERS[: len(percentiles)]]
+            axes.legend(marks, percentiles)
+    if len(lines) > 1:
+        shown = [Line2D([], [], **_line_style(number)) for number in range(len(lines))]
+        figure.legend(shown, list(lines), loc="outside lower center", ncols=6, fontsize=7)
+    _thin_out(figure)
     return figure
+
+
+def _lines(ran: Sequence[Ran]) -> dict[str, list[Ran]]:
+    """Steps that a line joins, in its order: those of one request rate by concurrency, or, where there is one
+    concurrency, all by rate.
+    """
+    ordered = sorted(ran, key=lambda each: (each.step.request_rate, each.step.max_concurrency or math.inf))
+    only_rates = len({each.step.max_concurrency for each in ran}) == 1
+    lines: dict[str, list[Ran]] = {}
+    for each in ordered:
+        lines.setdefault("" if only_rates else f"rate{each.step.request_rate:g}", []).append(each)
+    return lines
+
+
+def _name_points(axes: Axes, steps: Sequence[Ran], points: Sequence[tuple[float, float]], one_rate: bool) -> None:
+    """By their concurrency alone where the line is one rate's, which the legend names."""
+    for each, at in zip(steps, points, strict=True):
+        name = replace(each.step, request_rate=math.inf).name if one_rate else each.step.name
+        axes.annotate(name, at, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
+
+
+def _thin_out(figure: Figure) -> None:
+    """Leaves out names of points that would lie on one another; from the right, where a sweep ends."""
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        kept: list[Bbox] = []
+        names = [text for text in axes.texts if isinstance(text, Annotation)]
+        for name in sorted(names, key=lambda name: float(name.xy[0]), reverse=True):
+            box = name.get_window_extent()
+            if any(box.overlaps(other) for other in kept):
+                name.remove()
+            else:
+                kept.append(box)
 
 
 def _distributions(ran: Sequence[Ran]) -> Figure:
@@ -103,12 +153,12 @@ def _distributions(ran: Sequence[Ran]) -> Figure:
     figure = Figure(figsize=(4.2 * min(len(metrics), 2), 3.4 * ((len(metrics) + 1) // 2)), layout="constrained")
     for number, metric in enumerate(metrics, 1):
         axes = figure.add_subplot((len(metrics) + 1) // 2, min(len(metrics), 2), number)
-        for color, (name, found) in zip(COLORS * len(ran), by_step.items(), strict=False):
+        for place, (name, found) in enumerate(by_step.items()):
             ordered = found[metric]
             if ordered:
                 shares = [place / QUANTILES for place in range(QUANTILES + 1)]
                 values = [ordered[round(share * (len(ordered) - 1))] * 1000 for share in shares]
-                axes.plot(values, [share * 100 for share in shares], color=color, label=name)
+                axes.plot(values, [share * 100 for share in shares], label=name, **_line_style(place))
         axes.set(xlabel="ms", ylabel="% within", title=metric.upper(), ylim=(0, 101))
         _scale(axes, [value * 1000 for found in by_step.values() for value in found[metric]])
         if number == 1:
@@ -177,11 +227,18 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
     above = [value for value in values if value > 0]
     if max(above, default=1.0) < WIDE * min(above, default=1.0):
         axes.ticklabel_format(axis="x", useOffset=False)
+        axes.xaxis.set_major_locator(MaxNLocator(MAX_TICKS - 1, steps=(1, 2, 2.5, 5, 10)))
         return
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _line_style(number: int) -> dict[str, Any]:
+    """Another one for every number: solid in the first round of colours, then dashes with a dot more each round."""
+    rounds, place = divmod(number, len(COLORS))
+    return {"color": COLORS[place], "linestyle": (0, (6, 2) + (1, 2) * (rounds - 1)) if rounds else "-"}
 
 
 def _row(figure: Figure, number: int) -> list[Axes]:

@@ -87,6 +87,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         headers, self._headers = self._headers, {}
+        if self._is_interim():
+            return
         self._framed = b"content-length" in headers or b"transfer-encoding" in headers
         if self._answer is not None:
             self._answer.head(self._parser.get_status_code(), headers)
@@ -96,6 +98,8 @@ class Connection(asyncio.Protocol):
             self._answer.feed(data, self._now_s)
 
     def on_message_complete(self) -> None:
+        if self._is_interim():
+            return
         if not self._parser.should_keep_alive():
             self.usable = False
             if self._transport is not None:
@@ -104,6 +108,11 @@ class Connection(asyncio.Protocol):
             self._answer.end()
         self._end()
 
+    def _is_interim(self) -> bool:
+        """100 Continue, 103 Early Hints: the answer itself follows (RFC 9110, 15.2)."""
+        return bool(self._parser.get_status_code() < 200)
+
     def _end(self) -> None:
+        self._answer = None  # what follows, the connection's end too, is none of it
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)

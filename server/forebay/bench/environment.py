@@ -25,7 +25,7 @@ QUIET_LOAD = 0.5
 def environment() -> dict[str, Any]:
     """JSON values; nothing that names the machine, its user or a path."""
     load = os.getloadavg()[0]
-    cores = len(psutil.Process().cpu_affinity() or ())
+    cores = _cores()
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "forebay": __version__,
@@ -64,6 +64,14 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _cores() -> int:
+    """Those that this process may run on; all of them where the system does not say, as macOS does not."""
+    process = psutil.Process()
+    if not hasattr(process, "cpu_affinity"):
+        return os.cpu_count() or 1
+    return len(process.cpu_affinity() or ())
 
 
 def _cpu() -> str:
