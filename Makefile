@@ -24,7 +24,7 @@ export PYTHONPATH := $(CURDIR)/server
 
 .PHONY: serve test lint prove bench bench-guard bench-long lock clean
 
-serve: $(BIN)/pip
+serve: $(BIN)/forebay
 	@exec scripts/serve.sh "$(BIN)/python" "$(ENGINE)" "$(MODEL)" "$(PORT)"
 
 test: $(BIN)/pip
@@ -59,6 +59,9 @@ lock: $(BIN)/pip
 
 $(BIN)/pip:
 	@$(PYTHON) scripts/make_venv.py $(VENV)
+
+$(BIN)/forebay: $(BIN)/pip scripts/make_command.py
+	@$(BIN)/python scripts/make_command.py $@
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .schemathesis

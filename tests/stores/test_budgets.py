@@ -106,7 +106,7 @@ async def test_money(guard: Guard) -> None:
 async def test_money_without_a_price_is_not_spent(guard: Guard) -> None:
     """A budget in money closes for models that have no price, rather than letting them through for nothing."""
     error = await exceeded(guard, caller(Policy(budgets=(Budget(10**9, "money", "day"),))))
-    assert error.message == "The key has a budget in money, and this model has no price."
+    assert error.message == "The key has a budget in money, and this model has no price (FOREBAY_PRICES_FILE)."
     await ask(guard, caller(Policy(budgets=(Budget(10**9, "money", "day", hard=False),))))
 
 

@@ -51,7 +51,7 @@ def check_charts() -> ModuleType:
     try:
         from forebay.bench import charts_impl
     except ImportError as exc:
-        raise ConfigurationError("Charts need matplotlib: pip install 'forebay[bench]'.") from exc
+        raise ConfigurationError("Charts need matplotlib: install it, or forebay[bench].") from exc
     return charts_impl
 
 

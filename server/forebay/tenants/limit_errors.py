@@ -55,7 +55,7 @@ def budget_closed(whose: str, budget: Budget) -> BudgetUnavailable:
 
 
 def unpriced(whose: str) -> QuotaExceeded:
-    return QuotaExceeded(f"The {whose} has a budget in money, and this model has no price.")
+    return QuotaExceeded(f"The {whose} has a budget in money, and this model has no price (FOREBAY_PRICES_FILE).")
 
 
 def _amount(budget: Budget, amount: int) -> str:
