@@ -129,7 +129,7 @@ def _name_points(axes: Axes, steps: Sequence[Ran], points: Sequence[tuple[float,
     """`color`: of a line of one rate, which the legend names; its points are named by concurrency alone."""
     for each, at in zip(steps, points, strict=True):
         name = each.step.name if color is None else replace(each.step, request_rate=math.inf).name
-        place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+        place: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
         axes.annotate(name, at, fontsize=7, color=color or "black", **place)
 
 
