@@ -97,7 +97,7 @@ def _curve(ran: Sequence[Ran]) -> Figure:
             points = [(each.result["output_throughput"], each.result[f"{name}_{metric}_ms"]) for each in steps]
             axes.plot(*zip(*points, strict=True), marker=MARKERS[place], markersize=5, label=name, **style)
             if place == len(percentiles) - 1:
-                _name_points(axes, steps, points, len(lines) > 1)
+                _name_points(axes, steps, points, style["color"] if len(lines) > 1 else None)
         axes.set(xlabel="output tokens/s", ylabel="ms", title=metric.upper(), ylim=(0, highest * 1.15 or 1))
         axes.margins(x=0.12)
         _scale(axes, throughputs)
@@ -108,7 +108,7 @@ def _curve(ran: Sequence[Ran]) -> Figure:
             axes.legend(marks, percentiles)
     if len(lines) > 1:
         shown = [Line2D([], [], **_line_style(number)) for number in range(len(lines))]
-        figure.legend(shown, list(lines), loc="outside lower center", ncols=6, fontsize=7)
+        figure.legend(shown, list(lines), loc="outside lower center", ncols=6, fontsize=7, handlelength=4)
     _thin_out(figure)
     return figure
 
@@ -125,11 +125,12 @@ def _lines(ran: Sequence[Ran]) -> dict[str, list[Ran]]:
     return lines
 
 
-def _name_points(axes: Axes, steps: Sequence[Ran], points: Sequence[tuple[float, float]], one_rate: bool) -> None:
-    """By their concurrency alone where the line is one rate's, which the legend names."""
+def _name_points(axes: Axes, steps: Sequence[Ran], points: Sequence[tuple[float, float]], color: str | None) -> None:
+    """`color`: of a line of one rate, which the legend names; its points are named by concurrency alone."""
     for each, at in zip(steps, points, strict=True):
-        name = replace(each.step, request_rate=math.inf).name if one_rate else each.step.name
-        axes.annotate(name, at, xytext=(0, 6), textcoords="offset points", ha="center", fontsize=7)
+        name = each.step.name if color is None else replace(each.step, request_rate=math.inf).name
+        place: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(name, at, fontsize=7, color=color or "black", **place)
 
 
 def _thin_out(figure: Figure) -> None:
@@ -139,7 +140,7 @@ def _thin_out(figure: Figure) -> None:
         kept: list[Bbox] = []
         names = [text for text in axes.texts if isinstance(text, Annotation)]
         for name in sorted(names, key=lambda name: float(name.xy[0]), reverse=True):
-            box = name.get_window_extent()
+            box = name.get_window_extent().padded(2)
             if any(box.overlaps(other) for other in kept):
                 name.remove()
             else:
@@ -163,7 +164,7 @@ def _distributions(ran: Sequence[Ran]) -> Figure:
         _scale(axes, [value * 1000 for found in by_step.values() for value in found[metric]])
         if number == 1:
             handles, names = axes.get_legend_handles_labels()
-            figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=7)
+            figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=7, handlelength=4)
     return figure
 
 
