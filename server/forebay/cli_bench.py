@@ -19,6 +19,9 @@ from forebay.bench.flags import (
     positive,
     read_plan,
     read_target,
+    share,
+    skew,
+    soak_rate,
     whole,
     with_results,
 )
@@ -56,13 +59,13 @@ def _add_cache(commands: Any) -> None:
     add = cache.add_argument_group("load").add_argument
     add("--num-requests", type=at_least_one, default=2000, help="default %(default)s")
     add("--num-questions", type=at_least_one, default=200, help="different ones, default %(default)s")
-    add("--skew", type=float, default=1.0, help="exponent of Zipf's law, default %(default)g")
-    add("--reworded", type=float, default=0.3, help="share of requests in other words, default %(default)g")
+    add("--skew", type=skew, default=1.0, help="exponent of Zipf's law, default %(default)g")
+    add("--reworded", type=share, default=0.3, help="share of requests in other words, default %(default)g")
     add("--max-tokens", type=at_least_one, default=128, help="of an answer; those that it cuts short are not stored")
     add("--max-concurrency", type=at_least_one, default=8, help="requests at once, default %(default)s")
     add("--no-stream", action="store_true", help="ask for whole answers")
     add("--extra-body", type=json_object, default={}, metavar="JSON", help="fields for every request's body")
-    add("--seed", type=int, default=0, help="default %(default)s")
+    add("--seed", type=whole, default=0, help="default %(default)s")
     add("--json", action="store_true", help="one JSON object")
     cache.set_defaults(run=_cache)
 
@@ -90,8 +93,8 @@ def _add_own(commands: Any) -> None:
     guard.set_defaults(run=_guard)
     soak = commands.add_parser("soak", help="minutes of mixed load with clients that leave; exit code 1 for faults")
     soak.add_argument("--minutes", type=positive, default=10.0, help="default %(default)g")
-    soak.add_argument("--rate", type=positive, default=100.0, help="requests/s, default %(default)g")
-    soak.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    soak.add_argument("--rate", type=soak_rate, default=100.0, help="requests/s, default %(default)g")
+    soak.add_argument("--seed", type=whole, default=0, help="default %(default)s")
     soak.set_defaults(run=_soak)
     short = commands.add_parser("short", help="front end and a model in a few minutes, as JSON and HTML")
     short.add_argument("--out", type=Path, default=Path("docs/benchmarks"), help="default %(default)s")

@@ -262,6 +262,11 @@ def test_flags_that_make_no_sense_are_refused(words: list[str], sentence: str, c
         ("--num-distinct", "0"),
         ("--range-ratio", "-0.1"),
         ("--range-ratio", "1.1"),
+        ("--skew", "nan"),
+        ("--burstiness", "inf"),
+        ("--seed", "99999999999999999999"),
+        ("--output-len", "99999999999"),
+        ("--request-rate", "nan"),
     ],
 )
 def test_numbers_that_no_load_can_have_are_refused(flag: str, value: str, capsys: Any) -> None:

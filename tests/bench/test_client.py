@@ -190,3 +190,54 @@ def test_a_header_cannot_smuggle_another() -> None:
     """A line break in a header's value is refused before anything is sent."""
     with pytest.raises(ConfigurationError, match="header"):
         Client(Target("http://host", headers={"X-A": "1\r\nX-B: 2"}))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a:b@x",
+        "http://x?a=1",
+        "http://x#y",
+        "http://x:0",
+        "http://x/\u00fc",
+        "http://x/a b",
+        "ftp://x",
+        "http://",
+    ],
+)
+def test_a_url_that_says_more_than_where_is_refused(url: str) -> None:
+    """What would be dropped in silence is not taken."""
+    with pytest.raises(ConfigurationError, match=re.escape(repr(url))):
+        Client(Target(url))
+
+
+@pytest.mark.parametrize(
+    ("headers", "key", "said"),
+    [
+        ({"": "x"}, None, "'' is no name"),
+        ({"A B": "x"}, None, "'A B' is no name"),
+        ({"content-length": "3"}, None, "'content-length' is no name"),
+        ({"X": "a\r\nb"}, None, "The header X of"),
+        ({}, "\u00fc", "The header Authorization of"),
+    ],
+)
+def test_a_header_that_cannot_be_sent_is_named(headers: dict[str, str], key: str | None, said: str) -> None:
+    """Before anything is."""
+    with pytest.raises(ConfigurationError, match=said):
+        Client(Target("http://x", headers=headers, api_key=key))
+
+
+async def test_a_given_header_stands_in_place_of_ours() -> None:
+    """Whatever its case: a server that is told two hosts refuses both."""
+    heads = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).lower())
+        writer.close()
+
+    async with serving(handle) as url:
+        client = Client(Target(url, headers={"host": "other"}))
+        await client.ask({})
+        client.close()
+    assert heads[0].count(b"host:") == 1
+    assert b"host: other" in heads[0]

@@ -160,3 +160,33 @@ def test_arrivals_keep_the_rate_and_have_the_burstiness(burstiness: float) -> No
 def test_without_a_rate_all_come_at_once() -> None:
     """An infinite rate is no rate."""
     assert arrival_times(3, math.inf, 1.0, random.Random(1)) == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"prompt": "a", "output_tokens": 0}', "0 is no number of tokens"),
+        ('{"prompt": "a", "output_tokens": true}', "True is no number"),
+        ('{"prompt": "a", "output_tokens": 1e30}', "no number of tokens"),
+        ('{"prompt": "a", "max_tokens": 3}', "max_tokens is not among"),
+        ('{"prompt": "a", "turns": ["b"]}', "turns is not among"),
+        ('{"turns": [[1, 2]]}', "a list of at least one text"),
+        ('{"prompt": "a", "at": -1}', "-1 is no number of seconds"),
+        ('{"prompt": "a", "at": 4}', "at is in some lines only"),
+    ],
+)
+def test_a_line_at_fault_is_named(line: str, said: str, tmp_path: Path) -> None:
+    """With its number and what is wrong with it, before anything is asked."""
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"prompt": "fine"}\n' + line)
+    with pytest.raises(ConfigurationError, match=rf"lines.jsonl:2 .*{said}"):
+        make_sessions(DatasetOptions("custom", path), 1, as_text=True)
+
+
+@pytest.mark.parametrize("row", ["nan,2,3", "inf,2,3", "1,99999999999,3", "1,abc,3", f'1,"{"9" * 200_000}",3'])
+def test_a_row_at_fault_is_named(row: str, tmp_path: Path) -> None:
+    """Times that never come, lengths that no memory holds, and cells that are no number or no cell."""
+    path = tmp_path / "trace.csv"
+    path.write_text(f"Timestamp,Request tokens,Response tokens\n1,2,3\n{row}\n")
+    with pytest.raises(ConfigurationError, match=r"trace.csv(:3)? "):
+        make_sessions(DatasetOptions("burstgpt", path), 1, as_text=True)

@@ -31,7 +31,7 @@ def test_a_short_soak_ends_with_books_that_are_right(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)["soak"]
     assert found["completed"] > 50
-    assert found["left"] > 5
+    assert found["left"] > 0
     assert found["ledger"].endswith("whole.")
     assert found["settled_tokens"] >= found["output_tokens"] > 0
 

@@ -8,12 +8,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from forebay.bench.client import Client, Target
 from forebay.bench.figures import percentile
 from forebay.bench.outcome import Outcome
+from forebay.bench.serve import first_model
 from forebay.errors import ConfigurationError
 
 Kind = Literal["new", "repeated", "reworded"]
@@ -91,6 +92,8 @@ async def run_replay(
 ) -> dict[str, Any]:
     """Every request of a run begins with the same words of the system, which no other run says: so nothing that was
     stored before is found, and a question that is new and yet answered from the cache was answered with another's."""
+    if load.model is None:
+        load = replace(load, model=await first_model(target))
     asked, places, client = replay.texts(), asyncio.Semaphore(load.max_concurrency), Client(target)
     system = f"You answer briefly. This is run {time.time_ns()}."
     began = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from forebay.bench.outcome import Outcome
 from forebay.errors import ConfigurationError
 
 FETCH_TIMEOUT_S = 10.0
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name (RFC 9110, 5.6.2)."""
+PATH = re.compile(r"[!-~]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,8 @@ class Client:
     """Requests to one target. An answer that failed is an outcome, never an exception."""
 
     def __init__(self, target: Target) -> None:
-        """Raises ConfigurationError for a URL that is none."""
+        """Raises ConfigurationError for a URL that is none or says more than where the server is, and for headers that
+        cannot be sent."""
         try:
             parts = urlsplit(target.base_url)
             host, port = parts.hostname, parts.port
@@ -48,6 +53,8 @@ class Client:
             raise ConfigurationError(f"{target.base_url!r} is not a URL: {exc}.") from exc
         if parts.scheme not in ("http", "https") or not host:
             raise ConfigurationError(f"{target.base_url!r} is not a URL such as http://127.0.0.1:8000.")
+        if parts.query or parts.fragment or parts.username is not None or port == 0 or not PATH.fullmatch(parts.path):
+            raise ConfigurationError(f"{target.base_url!r}: a URL of scheme, host, port and path is wanted, no more.")
         self.target = target
         self._host = host
         self._port = port or (443 if parts.scheme == "https" else 80)
@@ -132,12 +139,16 @@ class Client:
 
     def _head_of(self, method: str, endpoint: str) -> bytes:
         """The request's first lines, to which a length may be added."""
-        lines = {"Host": self._netloc, "Content-Type": "application/json", "User-Agent": "forebay-bench"}
+        own = {"Host": self._netloc, "Content-Type": "application/json", "User-Agent": "forebay-bench"}
         if self.target.api_key is not None:
-            lines["Authorization"] = f"Bearer {self.target.api_key}"
-        lines.update(self.target.headers)
-        if any(not text.isprintable() or not text.isascii() for pair in lines.items() for text in pair):
-            raise ConfigurationError("A header of the requests holds what no header may.")
+            own["Authorization"] = f"Bearer {self.target.api_key}"
+        given = {name.lower() for name in self.target.headers}
+        lines = {name: value for name, value in own.items() if name.lower() not in given} | dict(self.target.headers)
+        for name, value in lines.items():
+            if not TOKEN.fullmatch(name) or name.lower() in ("content-length", "transfer-encoding"):
+                raise ConfigurationError(f"{name!r} is no name of a header that can be given.")
+            if not value.isprintable() or not value.isascii():
+                raise ConfigurationError(f"The header {name} of the requests holds what no header may.")
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         return f"{method} {self._path}{endpoint} HTTP/1.1\r\n{head}".encode("ascii")
 

@@ -17,6 +17,8 @@ from forebay.bench.figures import SLOS
 from forebay.bench.plan import Plan, make_steps
 from forebay.errors import ConfigurationError
 
+MOST = 2**31
+"""Of any number that is asked for."""
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
@@ -27,14 +29,14 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     add("--model", help="default: the first that /v1/models names; with --peer what both load")
     add("--api-key", help="default: the variable OPENAI_API_KEY, which other users of this machine cannot see")
     add("--header", action="append", default=[], metavar="NAME=VALUE", help="in every request; may be repeated")
-    add("--timeout-s", type=positive, default=600.0, help="of one request, default %(default)g")
+    add("--timeout-s", type=above_zero, default=600.0, help="of one request, default %(default)g")
     add("--insecure", action="store_true", help="believe any TLS certificate")
 
 
 def add_load(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("load").add_argument
-    add("--request-rate", type=positive, nargs="+", default=[float("inf")], help="requests/s, or inf (the default)")
-    add("--burstiness", type=positive, default=1.0, help="gamma shape of the gaps: 1 Poisson, less is burstier")
+    add("--request-rate", type=above_zero, nargs="+", default=[float("inf")], help="requests/s, or inf (the default)")
+    add("--burstiness", type=burstiness, default=1.0, help="gamma shape of the gaps: 1 Poisson, less is burstier")
     add(
         "--max-concurrency",
         type=at_least_one,
@@ -48,7 +50,7 @@ def add_load(parser: argparse.ArgumentParser) -> None:
     add("--ignore-eos", action="store_true", help="answers as long as asked for (vLLM, Forebay)")
     add("--self-timed", action="store_true", help="requests come when the dataset says")
     add("--extra-body", type=json_object, default={}, metavar="JSON", help="fields for every request's body")
-    add("--seed", type=int, help="default: another one each time, so that no cache knows the prompts")
+    add("--seed", type=whole, help="default: another one each time, so that no cache knows the prompts")
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +64,7 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     add("--num-prefixes", type=at_least_one, default=10, help="of prefix_repetition, default %(default)s")
     add("--num-turns", type=at_least_one, default=4, help="of multi_turn, default %(default)s")
     add("--num-distinct", type=at_least_one, default=100, help="prompts of cache_replay, default %(default)s")
-    add("--skew", type=float, default=1.0, help="of cache_replay: exponent of Zipf's law, default %(default)g")
+    add("--skew", type=skew, default=1.0, help="of cache_replay: exponent of Zipf's law, default %(default)g")
     add("--token-ids", type=_range, default=range(1000, 30_000), metavar="LOW:HIGH", help="default 1000:30000")
 
 
@@ -160,26 +162,49 @@ def _pairs(words: list[str], separator: str) -> dict[str, str]:
     split = [word.partition(separator) for word in words]
     if wrong := [word for word, (_, found, _) in zip(words, split, strict=True) if not found]:
         raise ConfigurationError(f"{wrong[0]!r} is not NAME{separator}VALUE.")
+    names = [name for name, _, _ in split]
+    if again := [name for name in names if names.count(name) > 1]:
+        raise ConfigurationError(f"{again[0]!r} is given twice.")
     return {name: value for name, _, value in split}
 
 
-def positive(text: str) -> float:
+def above_zero(text: str) -> float:
+    """Also infinite."""
     value = float(text)
     if not value > 0:
         raise ValueError(f"{text} is not above 0")
     return value
 
 
+def positive(text: str) -> float:
+    return _within(above_zero(text), 0, MOST)
+
+
+def burstiness(text: str) -> float:
+    return _within(float(text), 0.001, 1e6)
+
+
+def soak_rate(text: str) -> float:
+    """Requests a second that one client can make."""
+    return _within(above_zero(text), 0, 100_000)
+
+
+def skew(text: str) -> float:
+    return _within(float(text), 0, 100)
+
+
 def whole(text: str) -> int:
-    if int(text) < 0:
-        raise ValueError(f"{text} is below 0")
-    return int(text)
+    return int(_within(int(text), 0, MOST))
 
 
 def at_least_one(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(f"{text} is below 1")
-    return int(text)
+    return int(_within(int(text), 1, MOST))
+
+
+def _within(value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise ValueError(f"{value} is not from {low:g} to {high:g}")
+    return value
 
 
 def share(text: str) -> float:

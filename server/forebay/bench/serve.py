@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from forebay.bench.arrivals import arrival_times
-from forebay.bench.client import Client
+from forebay.bench.client import Client, Target
 from forebay.bench.datasets import make_sessions
 from forebay.bench.datasets.session import Session
 from forebay.bench.figures import figures
@@ -39,7 +39,7 @@ async def run_plan(plan: Plan, on_step: Callable[[Ran], None] = lambda ran: None
     metadata that would hide a field of the results."""
     _check_metadata(plan)
     if plan.model is None:
-        plan = replace(plan, model=await _first_model(plan))
+        plan = replace(plan, model=await first_model(plan.target))
     ran = []
     for number, step in enumerate(plan.steps):
         ran.append(await run_step(plan, step, plan.seed + number))
@@ -145,12 +145,13 @@ def _due(plan: Plan, step: Step, sessions: Sequence[Session], seed: int) -> list
     return times
 
 
-async def _first_model(plan: Plan) -> str:
-    client = Client(plan.target)
+async def first_model(target: Target) -> str:
+    """Of those that the server says. Raises ConfigurationError where it says none."""
+    client = Client(target)
     try:
         found = await client.fetch("/v1/models")
         return str(found["data"][0]["id"])
     except (KeyError, IndexError, TypeError) as exc:
-        raise ConfigurationError(f"{plan.target.base_url}/v1/models names no model: give --model.") from exc
+        raise ConfigurationError(f"{target.base_url}/v1/models names no model: give --model.") from exc
     finally:
         client.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from forebay.errors import ConfigurationError
 
 CHARACTERS_A_TOKEN = 4
 """Of English text in today's vocabularies, about; for answers of which a file has only the text."""
+NAMES = {"prompt", "turns", "output_tokens", "at"}
+MOST_TOKENS = 10_000_000
 MIN_LEN, MAX_LEN = 4, 1024
 """Shorter or longer ones are left out of ShareGPT, as is usual: they are greetings and pastes."""
 
@@ -23,7 +26,7 @@ MIN_LEN, MAX_LEN = 4, 1024
 def custom(path: Path, output_len: int | None) -> list[Session]:
     """A JSON object a line: `prompt` (text or token ids) or `turns` (list of texts), `output_tokens`, `at` (seconds).
 
-    Only the first is needed. Raises ConfigurationError that names the line at fault.
+    Only the first is needed; `at` is in every line or in none. Raises ConfigurationError that names the line at fault.
     """
     sessions = []
     for number, line in enumerate(_read(path).splitlines(), 1):
@@ -31,10 +34,14 @@ def custom(path: Path, output_len: int | None) -> list[Session]:
             continue
         with _refused(f"{path}:{number}"):
             entry = orjson.loads(line)
-            max_tokens = output_len or int(entry.get("output_tokens", 128))
-            prompts = _turns(entry["turns"]) if "turns" in entry else [entry["prompt"]]
-            at_s = float(entry["at"]) if "at" in entry else None
-            sessions.append(Session(tuple(Turn(_prompt(prompt), max_tokens) for prompt in prompts), at_s))
+            if unknown := entry.keys() - NAMES or ({"turns"} & entry.keys() if "prompt" in entry else set()):
+                raise ValueError(f"{unknown.pop()} is not among prompt or turns, output_tokens, at")
+            max_tokens = _count(entry.get("output_tokens", 128))
+            prompts = _turns(entry["turns"]) if "turns" in entry else [_prompt(entry["prompt"])]
+            at_s = _seconds(entry["at"]) if "at" in entry else None
+            sessions.append(Session(tuple(Turn(prompt, output_len or max_tokens) for prompt in prompts), at_s))
+            if (sessions[0].at_s is None) != (at_s is None):
+                raise ValueError("at is in some lines only")
     return _some(sessions, path)
 
 
@@ -61,20 +68,34 @@ def burstgpt(path: Path, maker: PromptMaker, num: int, output_len: int | None) -
     """
     sessions: list[Session] = []
     with _refused(str(path)):
-        for row in csv.DictReader(_read(path).decode().splitlines()):
+        rows = csv.DictReader(_read(path).decode().splitlines())
+        for row in rows:
             if len(sessions) == num:
                 break
-            asked, answered = int(row["Request tokens"]), int(row["Response tokens"])
-            if asked > 0 and answered > 0:
-                turn = Turn(maker.draw(asked), output_len or answered)
-                sessions.append(Session((turn,), float(row["Timestamp"])))
+            with _refused(f"{path}:{rows.line_num}"):
+                asked, answered = int(row["Request tokens"]), int(row["Response tokens"])
+                if asked > 0 and answered > 0:
+                    turn = Turn(maker.draw(_count(asked)), output_len or _count(answered))
+                    sessions.append(Session((turn,), _seconds(float(row["Timestamp"]))))
     return _some(sessions, path)
 
 
 def _turns(value: Any) -> list[Any]:
-    if isinstance(value, list) and value:
+    if isinstance(value, list) and value and all(isinstance(text, str) for text in value):
         return value
     raise ValueError("turns is a list of at least one text")
+
+
+def _count(value: Any) -> int:
+    if type(value) is int and 1 <= value <= MOST_TOKENS:
+        return value
+    raise ValueError(f"{value!r} is no number of tokens")
+
+
+def _seconds(value: Any) -> float:
+    if type(value) in (int, float) and 0 <= value < math.inf:
+        return float(value)
+    raise ValueError(f"{value!r} is no number of seconds")
 
 
 def _prompt(value: Any) -> str | list[int]:
@@ -100,5 +121,5 @@ def _some(sessions: list[Session], path: Path) -> list[Session]:
 def _refused(where: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as exc:
         raise ConfigurationError(f"{where} is not in the documented form: {type(exc).__name__}: {exc}.") from exc
