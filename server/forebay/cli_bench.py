@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -19,6 +20,8 @@ from forebay.bench.flags import (
     positive,
     read_plan,
     read_target,
+    refuse_results,
+    refuse_unused,
     share,
     skew,
     soak_rate,
@@ -46,7 +49,7 @@ def add_bench_commands(bench: argparse.ArgumentParser) -> None:
     add_dataset(serve)
     add_goodput(serve)
     add_results(serve)
-    serve.set_defaults(run=_serve)
+    serve.set_defaults(run=partial(_serve, serve))
     add_compare(commands)
     _add_cache(commands)
     _add_own(commands)
@@ -104,7 +107,7 @@ def _add_own(commands: Any) -> None:
     short.set_defaults(run=_short)
 
 
-def _serve(args: argparse.Namespace) -> int:
+def _serve(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     from forebay.bench.environment import environment
     from forebay.bench.quick import run_quick
     from forebay.bench.report import check_charts, write_report
@@ -113,12 +116,15 @@ def _serve(args: argparse.Namespace) -> int:
     from forebay.bench.summary import summary
 
     plan = with_results(read_plan(args, args.base_url), args)
+    refuse_unused(parser, args)
     folder: Path | None = args.result_dir
     if args.report:
         check_charts()
         folder = folder or Path()
     if folder is not None:
         check_folder(folder, "--result-dir")
+    else:
+        refuse_results(parser, args)
     where = environment()
     ran: list[Ran] = []
     paths: list[Path] = []

@@ -17,6 +17,7 @@ from forebay.bench.flags import (
     at_least_one,
     read_plan,
     refuse_others,
+    refuse_unused,
     whole,
 )
 from forebay.bench.intervals import MIN_PAIRS
@@ -60,6 +61,7 @@ def _compare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         raise ConfigurationError("Compare A and B, or give --peer.")
     where = {"environment": environment()}
     if args.peer or all(are_urls):
+        refuse_unused(parser, args)
         sides = _run_pairs(args)
     elif not any(are_urls):
         sides = (read_results(Path(args.first)), read_results(Path(args.second)))

@@ -13,6 +13,7 @@ import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -229,8 +230,15 @@ def check_page(page: str) -> None:
         (["serve", "--result-dir", __file__], "--result-dir"),
         (["serve", "--label", "a/b"], "--label: 'a/b' is no name of a file"),
         (["serve", "--label", ""], "--label: '' is no name"),
-        (["serve", "--metadata", "seed=3"], "--metadata: 'seed' is no name for it"),
-        (["serve", "--metadata", "=3"], "--metadata: ''"),
+        (["serve", "--metadata", "seed=3", "--result-dir", gettempdir()], "--metadata: 'seed' is no name for it"),
+        (["serve", "--metadata", "=3", "--result-dir", gettempdir()], "--metadata: ''"),
+        (["serve", "--metadata", "a=3"], "--metadata: nothing is written"),
+        (["serve", "--goodput", "ttft:1", "ttft:2"], "'ttft' is given twice"),
+        (["serve", "--num-turns", "3"], "--num-turns: random on"),
+        (["serve", "--token-ids", "5:9"], "--token-ids: random on"),
+        (["serve", "--dataset-path", "/x"], "--dataset-path: random"),
+        (["serve", "--burstiness", "0.5"], "--burstiness: without"),
+        (["serve", "--self-timed", "--request-rate", "3"], "--request-rate: with --self-timed"),
         (["serve", "--max-concurrency", "1", "2", "--num-prompts", "1", "2", "3"], "2 steps want one number"),
         (["serve", "--dataset-name", "custom"], "needs --dataset-path"),
         (["compare", "http://127.0.0.1:1", "somewhere"], "two URLs or two sets"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import time
 from dataclasses import replace
@@ -20,6 +21,16 @@ from forebay.errors import ConfigurationError
 MOST = 2**31
 """Of any number that is asked for."""
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+USED_BY = {
+    "random": {"input_len", "output_len", "range_ratio", "prefix_len", "token_ids"},
+    "prefix_repetition": {"input_len", "output_len", "prefix_len", "num_prefixes", "token_ids"},
+    "multi_turn": {"input_len", "output_len", "range_ratio", "num_turns"},
+    "cache_replay": {"input_len", "output_len", "num_distinct", "skew", "token_ids"},
+    "custom": {"dataset_path", "output_len"},
+    "sharegpt": {"dataset_path", "output_len"},
+    "burstgpt": {"dataset_path", "output_len", "token_ids"},
+}
+"""Flags of a dataset; text, which chat wants, is made of words and not of token ids."""
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -141,11 +152,35 @@ def with_results(plan: Plan, args: argparse.Namespace) -> Plan:
     )
 
 
+def refuse_unused(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Raises ConfigurationError that names a flag which the load has no use for."""
+    used = USED_BY[args.dataset_name] - ({"token_ids"} if args.endpoint == CHAT else set())
+    for name in sorted(set().union(*USED_BY.values()) - used):
+        if getattr(args, name) != parser.get_default(name):
+            raise ConfigurationError(f"{_flag(name)}: {args.dataset_name} on {args.endpoint} has no use for it.")
+    timed = any(math.isfinite(rate) for rate in args.request_rate)
+    if args.burstiness != parser.get_default("burstiness") and not timed:
+        raise ConfigurationError("--burstiness: without --request-rate all come at once.")
+    if args.self_timed and timed:
+        raise ConfigurationError("--request-rate: with --self-timed the dataset says when requests come.")
+
+
+def refuse_results(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Raises ConfigurationError that names a flag of what is written, where nothing is."""
+    for name in ("label", "metadata", "save_detailed"):
+        if getattr(args, name) != parser.get_default(name):
+            raise ConfigurationError(f"{_flag(name)}: nothing is written without --result-dir or --report.")
+
+
 def refuse_others(parser: argparse.ArgumentParser, args: argparse.Namespace, *used: str, why: str) -> None:
     """Raises ConfigurationError that names a flag of the parser that was given and is none of the `used`."""
     for name, value in vars(args).items():
         if name not in used and value != parser.get_default(name):
-            raise ConfigurationError(f"--{name.replace('_', '-')}: {why}")
+            raise ConfigurationError(f"{_flag(name)}: {why}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _slos(words: list[str]) -> dict[str, float]:

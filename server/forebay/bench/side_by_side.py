@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ def side_by_side(
         flags += ["--kv-cache-memory-mib", str(kv_cache_mib)]
     plan = replace(plan, model=None, extra_body={**GREEDY, **plan.extra_body})
     with tempfile.TemporaryDirectory(prefix="forebay-bench-") as name, accounting_server(*flags) as ours:
-        show(f"A: {' '.join(['forebay serve', *flags])}")
+        show(f"A: {shlex.join(['forebay', 'serve', *flags])}")
         show(f"B: {command}")
         url = f"http://127.0.0.1:{port}"
         log_path = Path(name) / "log"
