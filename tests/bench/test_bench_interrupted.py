@@ -23,7 +23,7 @@ def test_steps_that_ended_are_kept_when_the_rest_is_given_up(
     words += ["--output-len", "2", "--label", "run", "--result-dir", str(tmp_path)]
     command = [sys.executable, "-m", "forebay", "bench", "serve", *words]
     env = {**os.environ, "PYTHONPATH": str(SERVER_ROOT)}
-    with subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True) as bench:
+    with subprocess.Popen(command, env=env, stdout=-1, stderr=-1, text=True, preexec_fn=heed_interrupts) as bench:
         assert bench.stdout is not None
         assert bench.stdout.readline() == "== conc1\n"
         time.sleep(0.5)
@@ -32,3 +32,8 @@ def test_steps_that_ended_are_kept_when_the_rest_is_given_up(
     assert bench.returncode == 130
     assert {path.name for path in tmp_path.iterdir()} == {"run-conc1.json", "run.csv"}
     assert said.endswith("run-conc1.json\n" + f"{tmp_path}/run.csv\n")
+
+
+def heed_interrupts() -> None:
+    """In the child: a shell's background jobs ignore SIGINT, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
