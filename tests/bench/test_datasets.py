@@ -70,7 +70,7 @@ def test_custom_lines(tmp_path: Path) -> None:
         {"turns": ["x", "y"], "at": 6},
     ]
     path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
-    sessions = make_sessions(DatasetOptions("custom", path, num_prompts=10), 1, as_text=True)
+    sessions = make_sessions(DatasetOptions("custom", path, num_prompts=10), 1, as_text=False)
     assert [session.at_s for session in sessions] == [0, 1, 2.5]
     assert [turn.prompt for session in sessions for turn in session.turns] == [[1, 2], "x", "y", "b"]
     assert sessions[-1].turns[0].max_tokens == 9
@@ -170,6 +170,7 @@ def test_without_a_rate_all_come_at_once() -> None:
         ('{"prompt": "a", "output_tokens": 1e30}', "no number of tokens"),
         ('{"prompt": "a", "max_tokens": 3}', "max_tokens is not among"),
         ('{"prompt": "a", "turns": ["b"]}', "turns is not among"),
+        ('{"prompt": [1, 2]}', "token ids need --endpoint /v1/completions"),
         ('{"turns": [[1, 2]]}', "a list of at least one text"),
         ('{"prompt": "a", "at": -1}', "-1 is no number of seconds"),
         ('{"prompt": "a", "at": 4}', "at is in some lines only"),

@@ -62,6 +62,19 @@ def test_nothing_is_served_before_labels_allow_it(rate: float, least: int) -> No
     assert standing.error_upper95 <= rate
 
 
+def test_the_labels_that_are_needed_are_known_while_scores_are_gathered() -> None:
+    """The number that an operator reads before there are thresholds is that of the strictest one."""
+    assurance, told = an_assurance(), []
+    for score in range(1000):
+        told.append(assurance.standing().clean_labels_needed)
+        if assurance.standing().why == "gathering labels":
+            break
+        assurance.learn(assurance.decide(0.9 + score / 1e5), same=True)
+    assert assurance.standing().why == "gathering labels"
+    assert len(told) > 1
+    assert len(set(told)) == 1
+
+
 def test_it_comes_to_serve_what_is_right_and_no_more() -> None:
     """The threshold settles above the scores of wrong candidates; hits stay within the rate."""
     assurance = an_assurance()

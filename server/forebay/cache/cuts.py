@@ -153,6 +153,11 @@ class Cuts:
         return cuts
 
 
+def first_level(alpha: float) -> float:
+    """At which the strictest of all cuts is tested at first."""
+    return alpha * _part(1) / len(KEPT)
+
+
 def _part(era: int) -> float:
     """Of alpha: three quarters for the first era, 1/4 * 1/2, 1/4 * 1/6, 1/4 * 1/12 ... for the next."""
     return 0.75 if era == 1 else 0.25 / ((era - 1) * era)

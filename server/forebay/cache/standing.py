@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from forebay.cache.aims import Aims
 from forebay.cache.bound import Evidence, clean_labels_needed
-from forebay.cache.cuts import Cuts
+from forebay.cache.cuts import Cuts, first_level
 from forebay.cache.labels import Tally
 
 Why = Literal["serving", "gathering scores", "gathering labels", "errors too many"]
@@ -36,7 +36,7 @@ class Standing:
     labels_in_force: float
     """Weight of the labels that the bound rests on."""
     clean_labels_needed: int
-    """That many without an error would prove one threshold."""
+    """That many without an error would prove the threshold that is served from or sought."""
     num_alarms: int
     """How often a rise of errors ended what was known."""
     cuts: tuple[Mapping[str, float], ...]
@@ -61,7 +61,7 @@ def standing_of(
     levels = [level for level, _ in cuts.levels(aims.allowed, aims.alpha)]
     at = target if serving is None else serving
     evidence = cuts[at].evidence if len(cuts) else Evidence()
-    needed = clean_labels_needed(aims.allowed, levels[at] if levels else aims.alpha)
+    needed = clean_labels_needed(aims.allowed, levels[at] if levels else first_level(aims.alpha))
     why: Why = "serving"
     if serving is None:
         why = "gathering labels" if evidence.rate <= aims.allowed else "errors too many"

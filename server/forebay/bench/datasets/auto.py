@@ -47,7 +47,7 @@ def make_sessions(options: DatasetOptions, seed: int, *, as_text: bool) -> list[
     rng = random.Random(seed)
     maker = PromptMaker(rng, as_text, options.token_ids)
     if options.name in ("custom", "sharegpt", "burstgpt"):
-        return _from_file(options, maker, rng)
+        return _from_file(options, maker, rng, as_text=as_text)
     num, input_len, output_len = options.num_prompts, options.input_len, options.made_output_len
     match options.name:
         case "random":
@@ -84,13 +84,13 @@ def make_sessions(options: DatasetOptions, seed: int, *, as_text: bool) -> list[
     raise ConfigurationError(f"There is no dataset {options.name!r}; there are {', '.join(DATASETS)}.")
 
 
-def _from_file(options: DatasetOptions, maker: PromptMaker, rng: random.Random) -> list[Session]:
+def _from_file(options: DatasetOptions, maker: PromptMaker, rng: random.Random, *, as_text: bool) -> list[Session]:
     """Those of the file in the order of its times where it has them, else in a random one, from the start again if it
     is short."""
     if options.path is None:
         raise ConfigurationError(f"The dataset {options.name} needs --dataset-path.")
     if options.name == "custom":
-        found = files.custom(options.path, options.output_len)
+        found = files.custom(options.path, options.output_len, as_text=as_text)
     elif options.name == "sharegpt":
         found = files.sharegpt(options.path, options.output_len)
     else:

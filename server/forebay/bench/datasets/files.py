@@ -23,10 +23,11 @@ MIN_LEN, MAX_LEN = 4, 1024
 """Shorter or longer ones are left out of ShareGPT, as is usual: they are greetings and pastes."""
 
 
-def custom(path: Path, output_len: int | None) -> list[Session]:
+def custom(path: Path, output_len: int | None, *, as_text: bool) -> list[Session]:
     """A JSON object a line: `prompt` (text or token ids) or `turns` (list of texts), `output_tokens`, `at` (seconds).
 
-    Only the first is needed; `at` is in every line or in none. Raises ConfigurationError that names the line at fault.
+    Only the first is needed; `at` is in every line or in none. `as_text`: token ids cannot be sent.
+    Raises ConfigurationError that names the line at fault.
     """
     sessions = []
     for number, line in enumerate(_read(path).splitlines(), 1):
@@ -37,7 +38,7 @@ def custom(path: Path, output_len: int | None) -> list[Session]:
             if unknown := entry.keys() - NAMES or ({"turns"} & entry.keys() if "prompt" in entry else set()):
                 raise ValueError(f"{unknown.pop()} is not among prompt or turns, output_tokens, at")
             max_tokens = _count(entry.get("output_tokens", 128))
-            prompts = _turns(entry["turns"]) if "turns" in entry else [_prompt(entry["prompt"])]
+            prompts = _turns(entry["turns"]) if "turns" in entry else [_prompt(entry["prompt"], as_text)]
             at_s = _seconds(entry["at"]) if "at" in entry else None
             sessions.append(Session(tuple(Turn(prompt, output_len or max_tokens) for prompt in prompts), at_s))
             if (sessions[0].at_s is None) != (at_s is None):
@@ -98,8 +99,12 @@ def _seconds(value: Any) -> float:
     raise ValueError(f"{value!r} is no number of seconds")
 
 
-def _prompt(value: Any) -> str | list[int]:
-    if isinstance(value, str) or (isinstance(value, list) and all(type(token) is int for token in value)):
+def _prompt(value: Any, as_text: bool) -> str | list[int]:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(type(token) is int for token in value):
+        if as_text:
+            raise ValueError("a chat is of text: token ids need --endpoint /v1/completions")
         return value
     raise ValueError("a prompt is a text or a list of token ids")
 

@@ -46,6 +46,7 @@ class VllmEngine:
         Raises ConfigurationError for what the operator must change, EngineUnavailable if closed meanwhile.
         """
         began = time.monotonic()
+        logger.info("vllm_starting", message="A model's first start compiles it, which takes about a minute.")
         launched = await self._launcher.launch()
         if self._closed:
             raise EngineUnavailable("The engine was closed while it started.")
