@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -121,7 +122,8 @@ def test_every_settled_row_arrives_once_as_it_is(postgres: PostgresServer, url: 
 def test_killed_before_it_is_noted_what_arrived(postgres: PostgresServer, url: str, make: Make) -> None:
     """kill -9 between PostgreSQL's commit and the cursor's: the rows are sent again and counted once."""
     server = make(url, FOREBAY_FAILPOINT="sink_applied").start()
-    ask(server, 3)
+    with contextlib.suppress(httpx.TransportError):  # a slow client's first rows may arrive before its last request
+        ask(server, 3)
     assert server.wait(10) == -signal.SIGKILL
     assert in_postgres(postgres, url)
     del server.env["FOREBAY_FAILPOINT"]
