@@ -110,6 +110,8 @@ async def test_a_draining_server_refuses_new_work_and_says_so(make_server: MakeS
         metrics = await fresh.get("/metrics")
         assert metrics.status_code == 200
         assert "\nforebay_draining 1.0\n" in metrics.text
+        refusals = 'forebay_requests_total{outcome="refused",route="/v1/chat/completions",status="503"} 2.0'
+        assert f"\n{refusals}\n" in metrics.text
         assert "\nforebay_requests_in_flight 1.0\n" in metrics.text
         stats = (await fresh.get("/stats")).json()
         assert (stats["draining"], stats["requests"]["in_flight"]) == (True, 1)

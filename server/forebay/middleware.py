@@ -124,13 +124,11 @@ class ErrorMiddleware:
             return
         record: RequestRecord = scope["state"]["record"]
         try:
-            self._refuse_early(scope)
             route = self._direct.get((scope["method"], _path_of(scope)))
-            if route is None:
-                await self._app(scope, receive, send)
-            else:
-                scope["route"] = route
-                await route.app(scope, receive, send)
+            if route is not None:
+                scope["route"] = route  # what is refused early has one, too
+            self._refuse_early(scope)
+            await (self._app if route is None else route.app)(scope, receive, send)
         except ClientGone:
             record.outcome = "client_gone"
             await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
