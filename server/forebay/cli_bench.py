@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -29,6 +28,7 @@ from forebay.bench.flags import (
     with_results,
 )
 from forebay.bench.intervals import MIN_PAIRS
+from forebay.bench.progress import note
 from forebay.cli_compare import add_compare
 from forebay.errors import ConfigurationError
 from forebay.settings import EngineName
@@ -176,7 +176,7 @@ def _frontend(args: argparse.Namespace) -> int:
 
     where = environment()
     with on_two_cores() as server:
-        found = run_frontend(server, scale=args.scale, num_open=args.open_streams, show=_note)
+        found = run_frontend(server, scale=args.scale, num_open=args.open_streams, show=note)
     print_json({"frontend": found, "environment": where})
     return 0
 
@@ -196,7 +196,7 @@ def _engine(args: argparse.Namespace) -> int:
         num_pairs=args.pairs,
         input_len=args.input_len,
         output_len=args.tokens,
-        show=_note,
+        show=note,
     )
     print_json({"engine": found, "environment": where})
     return 0
@@ -210,7 +210,7 @@ def _guard(args: argparse.Namespace) -> int:
     where = environment()
     baseline = None if args.write else read_baseline(args.baseline)
     with on_two_cores() as server:
-        ratios = measure_ratios(server, scale=args.scale, show=_note)
+        ratios = measure_ratios(server, scale=args.scale, show=note)
     if baseline is None:
         write_baseline(args.baseline, ratios, where)
         return 0
@@ -226,10 +226,10 @@ def _soak(args: argparse.Namespace) -> int:
     from forebay.cli_data import print_json
 
     where = environment()
-    found, faults = run_soak(args.minutes, args.rate, args.seed, _note)
+    found, faults = run_soak(args.minutes, args.rate, args.seed, note)
     print_json({"soak": found, "environment": where})
     for fault in faults:
-        _note(fault)
+        note(fault)
     return EXIT_FAILURES if faults else 0
 
 
@@ -237,10 +237,6 @@ def _short(args: argparse.Namespace) -> int:
     from forebay.bench.short import run_short
 
     flags = ["--engine", args.engine, *(["--model", args.model] if args.model else [])]
-    for path in run_short(args.out, flags, scale=args.scale, show=_note):
+    for path in run_short(args.out, flags, scale=args.scale, show=note):
         print(path)
     return 0
-
-
-def _note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

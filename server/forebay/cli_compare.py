@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from forebay.bench.flags import (
 )
 from forebay.bench.intervals import MIN_PAIRS
 from forebay.bench.peers import PEERS
+from forebay.bench.progress import note
 from forebay.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _run_pairs(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dic
     if len(plan.steps) != 1 or args.pairs < MIN_PAIRS:
         raise ConfigurationError(f"Servers are compared under one load, {MIN_PAIRS} pairs at least.")
     with (
-        side_by_side(args.peer, args.model, args.kv_cache_mib or 1024, plan, _note)
+        side_by_side(args.peer, args.model, args.kv_cache_mib or 1024, plan, note)
         if args.peer
         else nullcontext((plan, read_plan(args, args.second)))
     ) as plans:
@@ -101,7 +101,3 @@ def _run_pairs(args: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dic
 def _show_pair(first: Ran, second: Ran) -> None:
     rates = " against ".join(f"{ran.result['request_throughput']:.1f}" for ran in (first, second))
     print(f"pair: {rates} requests/s", flush=True)
-
-
-def _note(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol with bounds on a request's head; it loses no body sent along an offer to upgrade."""
+"""uvicorn's HTTP/1.1 protocol, bounded in a request's head and in requests sent ahead; no upgrade is taken."""
 
 from __future__ import annotations
 

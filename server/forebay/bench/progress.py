@@ -1,4 +1,4 @@
-"""A line that shows how far a run is, on a terminal."""
+"""What a benchmark says while it runs, on standard error: how far it is, and what it has found."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from forebay.bench.outcome import Outcome
 
 WIDTH = 30
 EVERY_S = 0.2
+
+
+def note(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -49,14 +49,14 @@ def choose_engine(settings: Settings, machine: Machine | None = None) -> EngineC
         obstacle = _obstacle_to_vllm(found, device)
         if obstacle is not None:
             raise ConfigurationError(f"The vLLM engine was asked for, but {obstacle}.")
-        return EngineChoice("vllm", device, (device_reason, "The settings name the vLLM engine."), warnings)
+        return EngineChoice("vllm", device, (device_reason, "--engine or FOREBAY_ENGINE names vLLM."), warnings)
     if settings.engine == "transformers":
         if not found.transformers:
             raise ConfigurationError(
                 f"The Transformers engine was asked for, but it is not installed: {INSTALL_TRANSFORMERS}."
             )
         return EngineChoice(
-            "transformers", device, (device_reason, "The settings name the Transformers engine."), warnings
+            "transformers", device, (device_reason, "--engine or FOREBAY_ENGINE names Transformers."), warnings
         )
     obstacle = _obstacle_to_vllm(found, device)
     if obstacle is None:

@@ -46,7 +46,7 @@ class VllmEngine:
         Raises ConfigurationError for what the operator must change, EngineUnavailable if closed meanwhile.
         """
         began = time.monotonic()
-        logger.info("vllm_starting", message="A model's first start compiles it, which takes about a minute.")
+        logger.info("vllm_starting", message="A first start may compile the model, which later ones need not.")
         launched = await self._launcher.launch()
         if self._closed:
             raise EngineUnavailable("The engine was closed while it started.")
