@@ -48,5 +48,9 @@ async def is_away(store: TieredStore) -> bool:
     return store.reads.is_open and store.writes.is_open
 
 
+async def can_be_read(store: TieredStore) -> bool:
+    return not store.reads.is_open
+
+
 async def is_up(store: TieredStore) -> bool:
     return not (store.reads.is_open or store.writes.is_open)

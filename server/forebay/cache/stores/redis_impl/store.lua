@@ -68,6 +68,8 @@ end
 
 -- Its embedding is added afterwards.
 function act.add(id, now, num_bytes, tenant_bytes, max_bytes, vectors, ...)
+  -- Fails where Redis is full: of a script that has written before, if only a removal, it takes anything.
+  redis.call('INCRBY', P .. 'total', 0)
   local fields = {...}
   local tenant, expires_at = fields[2], fields[6]
   local owner = redis.call('HGET', P .. 'e:' .. id, 'tenant')
